@@ -1,0 +1,1 @@
+"""One video in, one verdict out. Knows nothing of Ray, storage or the command line."""

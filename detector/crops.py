@@ -1,0 +1,48 @@
+"""A face box and a frame -> the square of pixels that the network sees. One code path for scan and training."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.types import CropSpec, FaceBox
+
+
+def crop_region(box: FaceBox, width: int, height: int, spec: CropSpec) -> tuple[int, int, int, int]:
+    """The region to cut, whole px inside the frame: x, y, w, h.
+
+    A square of `scale` times the box's longer side whose centre lies `shift_y` of its side below the box's
+    centre; moved inside the frame where it leans out, shrunk only where the frame is smaller.
+    """
+    centre_x, centre_y = box.x + box.w / 2, box.y + box.h / 2
+    if spec.square:
+        side = min(max(1, round(box.side * spec.scale)), width, height)
+        w = h = side
+    else:
+        w = min(max(1, round(box.w * spec.scale)), width)
+        h = min(max(1, round(box.h * spec.scale)), height)
+    x = min(max(0, round(centre_x - w / 2)), width - w)
+    y = min(max(0, round(centre_y + spec.shift_y * h - h / 2)), height - h)
+    return x, y, w, h
+
+
+def crop(rgb: NDArray[np.uint8], box: FaceBox, spec: CropSpec) -> NDArray[np.uint8]:
+    """Cut a face and resize it.
+
+    Args:
+        rgb: `[H, W, 3] uint8 RGB`, the displayed frame.
+        box: the face, px of that frame.
+
+    Returns:
+        `[size, size, 3] uint8 RGB`.
+    """
+    x, y, w, h = crop_region(box, rgb.shape[1], rgb.shape[0], spec)
+    return resize(rgb[y : y + h, x : x + w], spec.size)
+
+
+def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to `[size, size, 3] uint8`: by area where it shrinks, bilinear where it grows."""
+    shrinks = min(rgb.shape[:2]) >= size
+    resized = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)

@@ -1,0 +1,326 @@
+"""Read a video: probe it, plan windows over its presentation time, decode only what lies on the way.
+
+One forward pass with one thread. It jumps only where a keyframe lies between here and the next window: a
+seek per sample decodes ten times as much on files of usual GOP length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import IO, Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import VideoError
+from detector.sniff import reason_to_refuse
+from detector.types import Limits, Reason, Sampling, VideoInfo, Window
+
+# No playlists, no images, no raw streams: what is not listed here is never handed to a demuxer.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
+CODECS = (
+    "h264,hevc,av1,libdav1d,vp9,vp8,mpeg4,mpeg2video,mpeg1video,mjpeg,h263,h263i,h263p,flv,"
+    "msmpeg4,msmpeg4v1,msmpeg4v2,wmv1,wmv2,wmv3,vc1,theora,prores,gif"
+)
+_ATTACHED_PICTURE = 0x0400
+_SANE_ASPECT = (Fraction(1, 8), Fraction(8))
+_JUMP_WITHOUT_INDEX_S = 5.0
+_BEFORE_TARGET_S = 0.5
+_END_TOLERANCE_S = 0.25
+
+# With a Python callback FFmpeg's log can deadlock against frame threads; nothing here needs it.
+av.logging.set_level(None)
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFrame:
+    """One decoded frame with its presentation time in seconds from the start of the video."""
+
+    t_s: float
+    frame: av.VideoFrame
+
+
+class Video:
+    """An open video. Use as a context manager; counts what it decodes.
+
+    Attributes:
+        info: facts of container and stream.
+        frames_decoded, frames_corrupt: counted as the sampling goes.
+        ended_early: True once the stream ended, by an error or by itself, before the planned times.
+        size_changed: True once a frame of another size came.
+    """
+
+    def __init__(self, file: IO[bytes], limits: Limits) -> None:
+        self._container = _open(file, limits)
+        try:
+            self._stream = _video_stream(self._container, limits)
+        except VideoError:
+            self._container.close()
+            raise
+        self._start_s: float | None = None
+        self._frames: Iterator[av.VideoFrame] | None = None
+        self.frames_decoded = 0
+        self.frames_corrupt = 0
+        self.ended_early = False
+        self.size_changed = False
+        if self._stream.start_time is not None and self._stream.time_base is not None:
+            self._start_s = float(self._stream.start_time * self._stream.time_base)
+        self._first = self._read_first_frame()
+        self.info = self._probe()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def sample(self, windows: list[Window], *, consecutive: bool = False) -> Iterator[list[SampledFrame]]:
+        """Yield, for each window in order, its frames: of each planned time the frame then on screen.
+
+        A frame is taken once, so a window over a slow or short video holds fewer frames than times.
+        `consecutive` ignores the times and takes the first frames, as many as there are times.
+
+        Raises:
+            VideoError: encrypted, or frames over a limit.
+        """
+        frames = self._timed_frames(windows)
+        if consecutive:
+            yield [frame for frame, _ in zip(frames, windows[0].times_s, strict=False)]
+            return
+        current = next(frames, None)
+        following = next(frames, None)
+        for window in windows:
+            self._jump(window.times_s[0], current)
+            taken: list[SampledFrame] = []
+            for target in window.times_s:
+                while following is not None and following.t_s <= target + 1e-6:
+                    current, following = following, next(frames, None)
+                if current is None:
+                    break
+                over = following is None and target > current.t_s + self._end_tolerance()
+                self.ended_early |= over
+                if not over and (not taken or taken[-1].t_s != current.t_s):
+                    taken.append(current)
+            yield taken
+
+    def displayed(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """The frame as a player shows it, `[H, W, 3] uint8 RGB`, H and W those of `info`.
+
+        Rotation, then sample aspect ratio; a frame of another size than the first is brought to that size.
+        """
+        rgb = frame.to_ndarray(format="rgb24")
+        turns = round((frame.rotation or 0) / 90) % 4
+        if turns:
+            rgb = np.ascontiguousarray(np.rot90(rgb, turns))
+        size = self.info.width, self.info.height
+        if (rgb.shape[1], rgb.shape[0]) != size:
+            shrinks = rgb.shape[1] >= size[0] and rgb.shape[0] >= size[1]
+            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return np.asarray(rgb, np.uint8)
+
+    def _probe(self) -> VideoInfo:
+        stream, frame = self._stream, self._first
+        width, height = max(1, round(frame.width * self._aspect())), frame.height
+        rotation = round((frame.rotation or 0) / 90) * 90 % 360
+        if rotation % 180:
+            width, height = height, width
+        rate = stream.average_rate
+        return VideoInfo(
+            duration_s=self._duration(),
+            width=width,
+            height=height,
+            fps=float(rate) if rate else None,
+            codec=stream.codec_context.name,
+            container=self._container.format.name,
+            rotation=rotation,
+        )
+
+    def _duration(self) -> float | None:
+        if self._stream.duration and self._stream.time_base:
+            seconds = float(self._stream.duration * self._stream.time_base)
+        elif self._container.duration:
+            seconds = self._container.duration / 1e6
+        else:
+            seconds = self._last_packet_s()
+        return seconds if 0 < seconds < 1e6 else None
+
+    def _last_packet_s(self) -> float:
+        """Duration of a video whose header has none (live WebM): the packets are walked, not decoded."""
+        end, base = 0.0, self._stream.time_base or Fraction(1)
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.pts is not None:
+                    end = max(
+                        end, float((packet.pts + (packet.duration or 0)) * base) - (self._start_s or 0.0)
+                    )
+        except av.error.FFmpegError:
+            pass  # the walk ends where the file does; the frames found so far are what there is
+        self._restart()
+        return end
+
+    def _restart(self) -> None:
+        self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
+        self._frames = None
+
+    def _read_first_frame(self) -> av.VideoFrame:
+        frame = next(self._decoded(), None)
+        if frame is None:
+            raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
+        if self._start_s is None:
+            self._start_s = float(frame.time or 0.0)
+        return frame
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        """Frames from here on; a damaged packet is skipped and counted, as a player does."""
+        if self._frames is None:
+            self._frames = self._decode()
+        return self._frames
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, ValueError):
+                self.frames_corrupt += 1
+                self.ended_early = True
+                return
+            if packet is None:
+                return
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(Reason.ENCRYPTED, "the video is encrypted, and its key is not here")
+            try:
+                frames = packet.decode()
+            except av.error.MemoryError as error:
+                raise VideoError(Reason.DECODE_MEMORY, "decoding needs more memory than allowed") from error
+            except av.error.FFmpegError:
+                self.frames_corrupt += 1
+                continue
+            for frame in frames:
+                self.frames_decoded += 1
+                self.frames_corrupt += bool(frame.is_corrupt)
+                yield frame
+
+    def _timed_frames(self, windows: list[Window]) -> Iterator[SampledFrame]:
+        """Frames in order of presentation time, the first one again, for as long as windows want them."""
+        end = windows[-1].times_s[-1] + _BEFORE_TARGET_S
+        last = -1.0
+        pending: av.VideoFrame | None = self._first
+        while True:
+            frame = pending if pending is not None else next(self._decoded(), None)
+            pending = None
+            if frame is None:
+                return
+            self.size_changed |= (frame.width, frame.height) != (self._first.width, self._first.height)
+            t_s = last + 1e-3 if frame.time is None else float(frame.time) - (self._start_s or 0.0)
+            if t_s <= last:
+                continue
+            last = t_s
+            yield SampledFrame(t_s, frame)
+            if t_s > end:
+                return
+
+    def _jump(self, target_s: float, current: SampledFrame | None) -> None:
+        """Seek to the last keyframe before the target, if one lies between here and there."""
+        here = 0.0 if current is None else current.t_s
+        base = self._stream.time_base
+        wanted_s = target_s - _BEFORE_TARGET_S
+        if base is None or wanted_s <= here:
+            return
+        timestamp = int((wanted_s + (self._start_s or 0.0)) / float(base))
+        entries = self._stream.index_entries
+        if len(entries):
+            found = entries.search_timestamp(timestamp, backward=True)
+            if found < 0:
+                return
+            key_s = float(entries[found].timestamp * base) - (self._start_s or 0.0)
+            if key_s <= here + _BEFORE_TARGET_S:
+                return
+        elif wanted_s - here < _JUMP_WITHOUT_INDEX_S:
+            return
+        try:
+            self._container.seek(timestamp, stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return  # not seekable: the forward pass goes on from here
+        self._frames = None
+
+    def _aspect(self) -> Fraction:
+        aspect = self._stream.sample_aspect_ratio
+        if not aspect or not _SANE_ASPECT[0] <= aspect <= _SANE_ASPECT[1]:
+            return Fraction(1)
+        return Fraction(aspect)
+
+    def _end_tolerance(self) -> float:
+        rate = self._stream.average_rate
+        return max(_END_TOLERANCE_S, 2 / float(rate) if rate else 0.0)
+
+
+def plan_windows(duration_s: float | None, sampling: Sampling) -> list[Window]:
+    """Windows that lie evenly over the whole presentation time, never overlapping.
+
+    Each of n equal parts of the video holds one window at its centre. A video shorter than a window gets
+    one, over all of it.
+    """
+    span = (sampling.frames - 1) * sampling.spacing_s
+    length = span + sampling.spacing_s
+    if sampling.policy == "first" or duration_s is None:
+        return [_window(0, 0.0, sampling)]
+    if duration_s <= length:
+        times = _window(0, 0.0, sampling).times_s
+        return [Window(index=0, times_s=tuple(t for t in times if t == 0 or t < duration_s))]
+    count = sampling.windows
+    if sampling.every_s is not None:
+        count = max(count, min(sampling.max_windows, int(duration_s / sampling.every_s)))
+    count = max(1, min(count, int(duration_s / length)))
+    part = duration_s / count
+    return [_window(i, (i + 0.5) * part - span / 2, sampling) for i in range(count)]
+
+
+def _window(index: int, start_s: float, sampling: Sampling) -> Window:
+    times = tuple(round(start_s + k * sampling.spacing_s, 6) for k in range(sampling.frames))
+    return Window(index=index, times_s=times)
+
+
+def _open(file: IO[bytes], limits: Limits) -> Any:
+    """Open with FFmpeg on a short leash: only known containers and codecs, no protocol, bounded sizes."""
+    options = {
+        "format_whitelist": FORMATS,
+        "protocol_whitelist": "none",
+        "codec_whitelist": CODECS,
+        "max_pixels": str(limits.max_pixels),
+        "max_streams": str(limits.max_streams),
+    }
+    try:
+        return av.open(file, mode="r", metadata_errors="replace", options=options)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise reason_to_refuse(file, error, limits) from error
+
+
+def _video_stream(container: Any, limits: Limits) -> Any:
+    """The first video stream that is not cover art, its decoder leashed like the container."""
+    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    if not streams:
+        raise VideoError(Reason.NO_VIDEO_STREAM, "the file has no video stream, only sound or cover art")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise VideoError(Reason.UNSUPPORTED_CODEC, "the video codec is unknown")
+    if context.name not in CODECS.split(","):
+        raise VideoError(Reason.UNSUPPORTED_CODEC, f"the video codec {context.name} is not decoded here")
+    if context.width * context.height > limits.max_pixels:
+        raise VideoError(
+            Reason.TOO_LARGE,
+            f"frames of {context.width} x {context.height} are over the limit of {limits.max_pixels:,} pixels",
+        )
+    # The container's options do not reach the decoder: set again, or a change of size in midstream decodes.
+    context.options = {"max_pixels": str(limits.max_pixels), "codec_whitelist": CODECS}
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    return stream
