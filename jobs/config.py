@@ -1,0 +1,292 @@
+"""Settings of a scan: one flat, strict, frozen model, filled from files, environment and flags.
+
+Precedence: defaults < YAML files in order < `DEEPFAKE_SCAN_<KEY>` < `--set key=value` < flags. Each source is
+checked by itself, so that a mistake is found even where a later source replaces the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from detector.errors import SettingsError
+from detector.types import PIPELINE_VERSION, DetectorName, ExtractOptions, Limits, Sampling
+from jobs.config_errors import mistakes
+from jobs.config_sources import Source, environment_source, file_source, flag_source, set_source
+from jobs.units import (
+    format_duration,
+    format_percent,
+    format_size,
+    parse_duration,
+    parse_percent,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from detector.weights import Header
+
+# Windows per video. The reference application looked at the first 10, 20 or 100 frames only.
+PROFILE_WINDOWS = {"fast": 1, "balanced": 2, "thorough": 10}
+
+# Share of a video's wall time that may be CPU time: one thread decodes; a full machine stretches wall time.
+_CPU_SHARE = 0.8
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would read `yes` as 1
+        raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
+def _every(value: object) -> float:
+    seconds = parse_duration(value)
+    if not 1 <= seconds <= 86_400:
+        raise ValueError(f"{value!r} is not between 1s and 24h")
+    return seconds
+
+
+def _written(as_text: Callable[[Any], object]) -> PlainSerializer:
+    return PlainSerializer(as_text, when_used="json-unless-none")
+
+
+_Number = BeforeValidator(_refuse_bool)
+Count = Annotated[int, _Number, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Duration = Annotated[float, BeforeValidator(_every), _written(format_duration)]
+Percent = Annotated[float, BeforeValidator(parse_percent), _written(format_percent)]
+Size = Annotated[int, BeforeValidator(parse_size), _written(format_size)]
+
+
+class ScanSettings(BaseModel):
+    """Every setting of a scan. Values are parsed: durations in seconds, sizes in bytes, shares in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    inputs: list[Text] = Field(default=[], description="Folders and files to scan.")
+    output: Text | None = Field(
+        default=None,
+        description="Folder that holds the results: OUTPUT/results is the table. null: must be given.",
+    )
+    include: list[Text] = Field(
+        default=[],
+        description="Which files of a folder are videos: patterns such as '*.mp4'; '*' takes all. "
+        "[]: the usual endings of videos. A file that is named singly is always taken.",
+    )
+    profile: Literal["fast", "balanced", "thorough"] = Field(
+        default="balanced",
+        description="How closely each video is looked at: fast 1, balanced 2, thorough 10 windows of about "
+        "one second, spread evenly over the video.",
+    )
+    windows: Annotated[int, _Number, Field(ge=1, le=200)] | None = Field(
+        default=None, description="Windows per video, 1 to 200. null: as the profile says."
+    )
+    every: Duration | None = Field(
+        default=None,
+        description="Add windows to long videos until they lie this close, such as 30s or 2m (1s to 24h; at "
+        "most 200 windows per video). null: the number of windows does not depend on the duration.",
+    )
+    weights: Text = Field(
+        default="default", description="The network: default, the name of a shipped weights file, or a path."
+    )
+    detector: DetectorName | None = Field(
+        default=None,
+        description="Face detector, yunet or hog. null: the one that the weights were trained with; another "
+        "one means other crops, and scores that nobody has measured.",
+    )
+    min_face_px: Annotated[int, _Number, Field(ge=8, le=1024)] = Field(
+        default=40,
+        description="Faces whose box is smaller than this are counted but not scored: px, 8 to 1024.",
+    )
+    address: Text = Field(
+        default="local",
+        description="Where it runs: local starts Ray on this machine, anything else is the address of a Ray "
+        "cluster, such as auto or ray://head:10001.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="What the network runs on. auto: a GPU where the cluster has one."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the network. auto: bfloat16 on GPUs and on processors that have it.",
+    )
+    extract_actors: Count | None = Field(
+        default=None,
+        description="Processes that decode and find faces. null: one per CPU core of the cluster.",
+    )
+    score_actors: Count | None = Field(
+        default=None,
+        description="Processes that run the network. null: as many as the GPUs or cores are good for.",
+    )
+    gpus_per_score_actor: Annotated[float, _Number, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Share of a GPU that one of them takes, above 0 and up to 1; 0.5: two share a GPU.",
+    )
+    score_batch: Annotated[int, _Number, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="Videos that are scored together, 1 to 1024. null: 4 on a CPU, 16 on a GPU."
+    )
+    wave_size: Count | None = Field(
+        default=None,
+        description="Videos that go through the graph at once. null: about half an hour of work.",
+    )
+    commit_rows: Annotated[int, _Number, Field(ge=1, le=1_000_000)] = Field(
+        default=5000, description="Rows after which results are committed to the table, 1 to 1000000."
+    )
+    commit_every_s: Annotated[float, _Number, Field(ge=1, le=3600)] = Field(
+        default=300, description="Seconds after which they are committed in any case, 1 to 3600."
+    )
+    retry: Literal["none", "failed"] = Field(
+        default="none",
+        description="failed: also try again what failed for good. What failed for a passing reason is tried "
+        "again in any case, three attempts in all.",
+    )
+    rescan: bool = Field(
+        default=False,
+        description="Scan again what the table holds under other settings or weights. false: a scan that "
+        "would do so stops before it starts and says how many videos it concerns.",
+    )
+    limit: Count | None = Field(default=None, description="Stop after this many videos. null: all of them.")
+    max_failed: Percent | None = Field(
+        default=None,
+        description="End with exit code 0 while no more than this share failed, such as 5%. null: 0%.",
+    )
+    video_time_limit_s: Annotated[float, _Number, Field(ge=1, le=86_400)] = Field(
+        default=300,
+        description="Seconds that decoding one video may take, 1 to 86400; beyond, it is decode_timeout.",
+    )
+    video_memory_mib: Annotated[int, _Number, Field(ge=256, le=65_536)] = Field(
+        default=1024,
+        description="MiB that decoding one video may take, 256 to 65536; beyond, it is decode_memory.",
+    )
+    max_bytes: Size = Field(
+        default=5_000_000_000,
+        description="Largest video that is read, such as 5GB or 800MB; beyond, it is too_large.",
+    )
+
+    def extract_options(self, header: Header) -> ExtractOptions:
+        """How a video is turned into clips: what the weights were trained for, with these settings' changes.
+
+        Raises:
+            SettingsError: `windows` or `every` is set, and the weights look at the first frames only.
+        """
+        return ExtractOptions(
+            sampling=self._sampling(header),
+            crop=header.crop,
+            detector=self.detector or header.detector.name,
+            detector_bgr=header.detector.colour == "bgr",
+            min_face_px=self.min_face_px,
+            min_frames=min(ExtractOptions().min_frames, header.input.frames),
+            limits=Limits(
+                wall_s=self.video_time_limit_s,
+                cpu_s=max(1, round(self.video_time_limit_s * _CPU_SHARE)),
+                memory_bytes=self.video_memory_mib << 20,
+            ),
+        )
+
+    def _sampling(self, header: Header) -> Sampling:
+        sampling = header.sampling
+        if sampling.policy == "even":
+            return replace(
+                sampling, windows=self.windows or PROFILE_WINDOWS[self.profile], every_s=self.every
+            )
+        if self.windows or self.every:
+            raise SettingsError(
+                f"windows, every: the weights {header.name} look at the first {sampling.frames} frames only",
+                hint="Leave both out, or choose other weights.",
+            )
+        return replace(sampling, windows=1, every_s=None)
+
+
+_LISTS = frozenset(
+    name for name, field in ScanSettings.model_fields.items() if isinstance(field.default, list)
+)
+
+
+class Shown(NamedTuple):
+    """A setting as `config show` prints it: `value` is what a YAML file would hold."""
+
+    key: str
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Effective settings; `origins` says for each key where its value comes from, or `default`."""
+
+    settings: ScanSettings
+    origins: Mapping[str, str]
+
+    def shown(self) -> list[Shown]:
+        """Every key with value and origin, in the order of the model."""
+        values = self.settings.model_dump(mode="json")
+        return [Shown(key, value, self.origins[key]) for key, value in values.items()]
+
+
+def load(
+    files: Iterable[str | Path] = (),
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    sets: Iterable[str] = (),
+) -> Loaded:
+    """Settings from all sources.
+
+    Args:
+        files: YAML files, the later ones winning.
+        env: the environment; only `DEEPFAKE_SCAN_<KEY>` is looked at.
+        overrides: flags and arguments by key; None and empty lists count as not given.
+        sets: the `key=value` of each `--set`.
+
+    Raises:
+        SettingsError: something is wrong; the message has one line per mistake, from all sources.
+    """
+    sources = [file_source(path) for path in files]
+    sources.append(environment_source(env or {}, _LISTS))
+    sources.append(set_source(sets, _LISTS))
+    sources.append(flag_source(overrides or {}, _LISTS))
+    found = [text for source in sources for text in _check(source)]
+    if found:
+        raise SettingsError("\n".join(found))
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(ScanSettings.model_fields, "default")
+    for source in sources:
+        values |= source.values
+        origins |= {key: source.origin(key) for key in source.values}
+    return Loaded(ScanSettings.model_validate(values), origins)
+
+
+def _check(source: Source) -> list[str]:
+    """What is wrong with one source; works because no setting is required or depends on another one."""
+    try:
+        ScanSettings.model_validate(source.values)
+    except ValidationError as error:
+        return mistakes(source, error, ScanSettings.model_fields)
+    return mistakes(source, None, ScanSettings.model_fields)
+
+
+def settings_words(options: ExtractOptions, weights_id: str) -> dict[str, Any]:
+    """Everything that changes the score of a video, by readable name.
+
+    Limits of time and memory, number format and device are left out: what they change is failures and cost.
+    A new option counts unless it is a limit, so that forgetting it here cannot mix scores.
+    """
+    words: dict[str, Any] = {"weights_id": weights_id, "pipeline_version": PIPELINE_VERSION}
+    for name, value in asdict(options).items():
+        if name == "limits":
+            words["max_clip_bytes"] = value["max_clip_bytes"]
+        elif isinstance(value, dict):
+            words |= {f"{name}.{part}": inner for part, inner in value.items()}
+        else:
+            words[name] = value
+    return words
+
+
+def settings_id(options: ExtractOptions, weights_id: str) -> str:
+    """12 hex digits over `settings_words`: rows with equal ids have comparable scores."""
+    text = json.dumps(settings_words(options, weights_id), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
