@@ -50,12 +50,12 @@ endif
 demo: setup  ## make a dozen short videos, scan them, show the table
 	@rm -rf .demo && mkdir .demo
 	$(BIN)/python -m tests.media .demo/videos
-	@# 3 = finished, some videos failed: four of them are made to.
+	@# 3 = finished, some videos failed: some of them are made to.
 	$(BIN)/deepfake-scan scan .demo/videos --output .demo/out --include '*' || test $$? -eq 3
 	@$(BIN)/deepfake-scan query summary .demo/out
 	@$(BIN)/deepfake-scan query sql .demo/out "$$DEMO_TABLE"
 	@printf '%s\n' '' 'Try next:' \
-		"  $(BIN)/deepfake-scan explain .demo/videos/$$(ls .demo/videos | head -n 1) --crops .demo/crops" \
+		'  $(BIN)/deepfake-scan explain .demo/videos/two-faces.mp4 --crops .demo/crops' \
 		'  $(BIN)/deepfake-scan query failed .demo/out' \
 		'  $(BIN)/deepfake-scan scan YOUR-FOLDER --output YOUR-RESULTS'
 
@@ -93,7 +93,7 @@ check: setup  ## format, lint, types, import layers, spelling
 	$(BIN)/codespell
 
 lock: .venv/bin/uv  ## write both locks again from pyproject.toml and requirements*.in (UPGRADE=1: newest releases)
-	$(COMPILE) requirements-dev.in $(if $(UPGRADE),--upgrade) --output-file requirements-dev.lock
+	$(COMPILE) requirements-dev.in $(if $(UPGRADE),--upgrade )--output-file requirements-dev.lock
 	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock
 
 COMPILE = $(BIN)/uv pip compile --quiet --no-header --generate-hashes --python-version 3.11 \
