@@ -1,4 +1,4 @@
-"""A face box and a frame -> the square of pixels that the network sees. One code path for scan and training."""
+"""A face box and a frame -> the square that the network sees: one code path for scan and training."""
 
 from __future__ import annotations
 

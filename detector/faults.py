@@ -1,6 +1,6 @@
 """Faults that tests inject into the decoding child, by files whose first bytes ask for one.
 
-Only where the environment variable DEEPFAKE_SCAN_TEST_FAULTS was set when the sandbox started.
+Only where the environment variable _DEEPFAKE_SCAN_TEST_FAULTS was set when the sandbox started.
 """
 
 from __future__ import annotations

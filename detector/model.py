@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.errors import WeightsError
@@ -26,7 +27,7 @@ _GOLDEN_TOLERANCE = 1e-3
 
 
 class Model:
-    """Scores clips with one weights file. Every frame of every clip goes through one network batch or another.
+    """Scores clips with one weights file; frames of several clips and videos share network batches.
 
     Attributes:
         header: the weights' header.
@@ -47,7 +48,7 @@ class Model:
             raise WeightsError(f"weights {weights.header.name}: the tensors do not fit: {error}") from error
         self._net.eval().requires_grad_(False)
         self._check_golden()
-        self._net.to(device, memory_format=torch.channels_last)
+        self._net.to(device).to(memory_format=torch.channels_last)
         shape = (1, 3, 1, 1)
         self._mean = (255 * torch.tensor(weights.header.input.mean)).view(shape).to(device)
         self._std = (255 * torch.tensor(weights.header.input.std)).view(shape).to(device)
@@ -101,9 +102,7 @@ class Model:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             return self._net.features(frames).float()
 
-    def _scores(
-        self, sequence: Tensor, frames: Tensor, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-    ) -> list[ClipScore]:
+    def _scores(self, sequence: Tensor, frames: Tensor, mask: NDArray[np.bool_]) -> list[ClipScore]:
         mix = self.header.architecture.mix
         scores = []
         for whole, each, held in zip(sequence.tolist(), frames.numpy(), mask, strict=True):
@@ -113,7 +112,7 @@ class Model:
         return scores
 
     def _check_golden(self) -> None:
-        """Refuse weights whose answer to the golden clip moved: another torch, a flipped bit, a wrong header."""
+        """Refuse weights whose answer to the golden clip moved: a flipped bit, a wrong header."""
         logit = golden_logit(self._net, self.header)
         if not abs(logit - self.header.golden_logit) <= _GOLDEN_TOLERANCE * max(1.0, abs(logit)):
             raise WeightsError(

@@ -22,7 +22,7 @@ class ResNeXtLSTM(nn.Module):
             Bottleneck, list(arch.layers), groups=arch.groups, width_per_group=arch.width_per_group
         )
         features = self.trunk.fc.in_features
-        self.trunk.fc = nn.Identity()  # type: ignore[assignment]  # torchvision types fc as Linear
+        self.trunk.fc = nn.Identity()
         self.projection = nn.Linear(features, arch.projection)
         self.lstm = nn.LSTM(
             input_size=arch.projection, hidden_size=arch.hidden, batch_first=True, bias=arch.lstm_bias
@@ -60,5 +60,5 @@ class ResNeXtLSTM(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`heads` of `features`: frames `[N, T, 3, H, W]`, mask `[N, T] bool`."""
-        clips, steps = mask.shape
-        return self.heads(self.features(frames.flatten(0, 1)).unflatten(0, (clips, steps)), mask)
+        features = self.features(frames.flatten(0, 1))
+        return self.heads(features.view(*mask.shape, -1), mask)

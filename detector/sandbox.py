@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import msgspec
 import numpy as np
@@ -29,7 +29,7 @@ from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Fact
 
 # Layout of the buffer: 8 bytes length, JSON of an Envelope, and from CLIPS_AT on the pixels.
 CLIPS_AT = 8 << 20
-TEST_FAULTS = "DEEPFAKE_SCAN_TEST_FAULTS"
+TEST_FAULTS = "_DEEPFAKE_SCAN_TEST_FAULTS"
 
 _START_S = 120.0
 _GRACE_S = 30.0
@@ -64,7 +64,7 @@ class Sandbox:
         self._control: socket.socket | None = None
         self._start()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,12 +95,11 @@ class Sandbox:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
             anything that a video can do.
         """
-        if self._control is None:
-            self._start()
+        control = self._control or self._start()
         buffer = os.memfd_create("deepfake-scan", os.MFD_CLOEXEC)
         try:
             os.ftruncate(buffer, CLIPS_AT + options.limits.max_clip_bytes)
-            outcome = self._run(file, options, buffer)
+            outcome = _run(control, file, options, buffer)
             if outcome is None:
                 self.close()
                 return _failed(Reason.DECODER_CRASH, "the helper of the decoding process died")
@@ -111,7 +110,7 @@ class Sandbox:
         finally:
             os.close(buffer)
 
-    def _start(self) -> None:
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).resolve().parent.parent)
         faults = ["faults"] if os.environ.get(TEST_FAULTS) else []
@@ -131,16 +130,17 @@ class Sandbox:
                 "the helper of the decoding process did not start",
                 hint="Its own message stands above; `deepfake-scan doctor` checks what it needs.",
             )
+        return ours
 
-    def _run(self, file: IO[bytes], options: ExtractOptions, buffer: int) -> Outcome | None:
-        """Send one request and wait for its outcome; None if the helper is gone."""
-        assert self._control is not None
-        self._control.settimeout(options.limits.wall_s + _GRACE_S)
-        try:
-            socket.send_fds(self._control, [msgspec.json.encode(options)], [file.fileno(), buffer])
-            return msgspec.json.decode(_receive(self._control), type=Outcome)
-        except (OSError, msgspec.DecodeError):
-            return None
+
+def _run(control: socket.socket, file: IO[bytes], options: ExtractOptions, buffer: int) -> Outcome | None:
+    """Send one request and wait for its outcome; None if the helper is gone."""
+    control.settimeout(options.limits.wall_s + _GRACE_S)
+    try:
+        socket.send_fds(control, [msgspec.json.encode(options)], [file.fileno(), buffer])
+        return msgspec.json.decode(_receive(control), type=Outcome)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _receive(control: socket.socket) -> bytes:

@@ -113,35 +113,41 @@ def link(window: int, frames: list[list[FaceBox]], scenes: list[int]) -> list[Fa
 
 
 def assign_persons(tracks: list[FaceTrack]) -> None:
-    """Number the persons: tracks of several windows at one place and size, with no scene cut between.
+    """Number the persons: tracks of several windows with no scene cut between, of a similar size, either at
+    the same place or each the only face of its window.
 
     Sets `person_id` of each track. Where it is not sure, tracks stay separate persons.
     """
     latest: dict[int, FaceTrack] = {}
+    before: list[FaceTrack] = []
     for window in sorted({track.window for track in tracks}):
         here = [track for track in tracks if track.window == window]
-        before = {p: t for p, t in latest.items() if t.window < window}
-        for person, track in _same_persons(before, here):
+        alone = len(before) == len(here) == 1
+        for person, track in _same_persons(latest, here, anywhere=before[0].person_id if alone else None):
             track.person_id = person
         for track in here:
             if track.person_id < 0:
                 track.person_id = len(latest)
             latest[track.person_id] = track
+        before = here
 
 
-def _same_persons(before: dict[int, FaceTrack], here: list[FaceTrack]) -> list[tuple[int, FaceTrack]]:
-    if not before or not here:
+def _same_persons(
+    latest: dict[int, FaceTrack], here: list[FaceTrack], anywhere: int | None
+) -> list[tuple[int, FaceTrack]]:
+    """Pairs of persons seen before and tracks of this window; the person `anywhere` may have moved."""
+    if not latest or not here:
         return []
-    persons = list(before)
+    persons = list(latest)
     cost = np.full((len(persons), len(here)), np.inf)
     for i, person in enumerate(persons):
-        a = before[person].boxes[before[person].last]
+        a = latest[person].boxes[latest[person].last]
         for j, track in enumerate(here):
             b = track.boxes[min(track.boxes)]
-            same_scene = before[person].last_scene == track.first_scene
+            same_scene = latest[person].last_scene == track.first_scene
             similar = 1 / _SAME_SIZE <= a.side / b.side <= _SAME_SIZE
             distance = _centre_distance(a, b) / min(a.side, b.side)
-            if same_scene and similar and distance <= _SAME_PLACE_SIDES:
+            if same_scene and similar and (distance <= _SAME_PLACE_SIDES or person == anywhere):
                 cost[i, j] = distance
     rows, columns = linear_sum_assignment(np.where(np.isinf(cost), 1e6, cost))
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
@@ -176,7 +182,8 @@ def _interpolated(track: FaceTrack) -> FaceTrack:
     rows = np.array([[*track.boxes[p].xywh, track.boxes[p].score] for p in known])
     for position in range(known[0], known[-1] + 1):
         if position not in track.boxes:
-            track.boxes[position] = FaceBox(*(float(np.interp(position, known, c)) for c in rows.T))
+            x, y, w, h, score = (float(np.interp(position, known, column)) for column in rows.T)
+            track.boxes[position] = FaceBox(x, y, w, h, score)
     return track
 
 
@@ -187,6 +194,7 @@ def _smoothed(track: FaceTrack) -> FaceTrack:
     padded = np.concatenate([values[:1], values, values[-1:]])
     means = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
     track.boxes = {
-        p: FaceBox(*mean.tolist(), track.boxes[p].score) for p, mean in zip(order, means, strict=True)
+        position: FaceBox(x, y, w, h, track.boxes[position].score)
+        for position, (x, y, w, h) in zip(order, means.tolist(), strict=True)
     }
     return track

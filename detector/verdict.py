@@ -108,7 +108,7 @@ def _person(person_id: int, tracks: Sequence[TrackScore], policy: Policy) -> Per
 
 
 def _segments(tracks: Iterable[TrackScore], policy: Policy) -> tuple[Segment, ...]:
-    """Per person, runs of neighbouring windows at or above the uncertain threshold, with their highest score."""
+    """Per person, runs of neighbouring windows at or above the uncertain threshold; their highest score."""
     segments: list[Segment] = []
     last_window: dict[int, int] = {}
     for scored in sorted(tracks, key=lambda t: (t.track.person_id, t.track.window)):

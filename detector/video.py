@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import av
 import av.error
@@ -75,7 +75,7 @@ class Video:
         self._first = self._read_first_frame()
         self.info = self._probe()
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,15 +115,16 @@ class Video:
 
         Rotation, then sample aspect ratio; a frame of another size than the first is brought to that size.
         """
-        rgb = frame.to_ndarray(format="rgb24")
+        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
         turns = round((frame.rotation or 0) / 90) % 4
         if turns:
             rgb = np.ascontiguousarray(np.rot90(rgb, turns))
         size = self.info.width, self.info.height
         if (rgb.shape[1], rgb.shape[0]) != size:
             shrinks = rgb.shape[1] >= size[0] and rgb.shape[0] >= size[1]
-            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return np.asarray(rgb, np.uint8)
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            return np.asarray(cv2.resize(rgb, size, interpolation=how), np.uint8)
+        return rgb
 
     def _probe(self) -> VideoInfo:
         stream, frame = self._stream, self._first
@@ -317,7 +318,7 @@ def _video_stream(container: Any, limits: Limits) -> Any:
     if context.width * context.height > limits.max_pixels:
         raise VideoError(
             Reason.TOO_LARGE,
-            f"frames of {context.width} x {context.height} are over the limit of {limits.max_pixels:,} pixels",
+            f"frames of {context.width} x {context.height} px are over the limit of {limits.max_pixels:,} px",
         )
     # The container's options do not reach the decoder: set again, or a change of size in midstream decodes.
     context.options = {"max_pixels": str(limits.max_pixels), "codec_whitelist": CODECS}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
 import torch
+
 from detector.model import golden_logit
 from detector.network import ResNeXtLSTM
 from detector.types import Policy

@@ -1,0 +1,212 @@
+"""The one place that speaks Ray: start or join a cluster, size the pools, run a wave of videos.
+
+Ray's own fault handling is not enough and some of its defaults are traps, so what is set here is pinned to
+ray==2.60.*: one video per block and one task in flight per actor, so that a dying worker takes one video
+along; bounded retries, where the default is for ever; errored blocks allowed, where the default ends the run.
+What is lost is found by the caller, who compares what went in with what came out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from detector.errors import ClusterError
+from detector.types import ExtractOptions
+from jobs.config import ScanSettings
+from jobs.stages import Extract, Score, Scoring
+
+# Of a video's work on a node without GPU, the share of decoding and detection; the network has the rest.
+_EXTRACT_SHARE = 0.75
+_OBJECT_STORE_BYTES = 2 << 30
+_POOL_START_S = 600
+_NO_PROGRESS_SLACK_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """How many actors of each kind, and what each asks of the scheduler."""
+
+    extract: int
+    extract_cpus: float
+    score: int
+    score_cpus: float
+    score_gpus: float
+    score_batch: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on GPUs."""
+        return self.score_gpus > 0
+
+
+def plan_pools(settings: ScanSettings, cpus: float, gpus: float) -> Pools:
+    """Size both pools: a core per extracting actor, and GPUs or a share of the cores for scoring.
+
+    Raises:
+        ClusterError: it does not fit; the message holds the arithmetic.
+    """
+    if settings.device == "cuda" and gpus <= 0:
+        raise ClusterError("device: cuda, but this cluster has no GPU", hint="Use `device: auto` or `cpu`.")
+    on_gpu = settings.device != "cpu" and gpus > 0
+    if on_gpu:
+        share = settings.gpus_per_score_actor
+        score = settings.score_actors or max(1, int(gpus / share + 1e-9))
+        extract = settings.extract_actors or max(1, int(cpus) - score)
+        pools = Pools(extract, 1.0, score, 1.0, share, settings.score_batch or 16)
+    else:
+        score = settings.score_actors or max(1, int(cpus) // 4)
+        extract = settings.extract_actors or max(1, int(cpus))
+        left = max(0.0, cpus - extract * _EXTRACT_SHARE) / score
+        score_cpus = min(1.0, max(0.1, int(left * 100) / 100))
+        pools = Pools(extract, _EXTRACT_SHARE, score, score_cpus, 0.0, settings.score_batch or 4)
+    _refuse_if_too_large(pools, cpus, gpus)
+    return pools
+
+
+def _refuse_if_too_large(pools: Pools, cpus: float, gpus: float) -> None:
+    for kind, have, extract, score in (
+        ("CPU cores", cpus, pools.extract_cpus, pools.score_cpus),
+        ("GPUs", gpus, 0.0, pools.score_gpus),
+    ):
+        need = pools.extract * extract + pools.score * score
+        if need > have + 1e-6:
+            raise ClusterError(
+                f"the cluster has {have:g} {kind}, but {pools.extract} extracting actors x {extract:g} + "
+                f"{pools.score} scoring actors x {score:g} = {need:g} are asked for",
+                hint="Lower extract_actors, score_actors or gpus_per_score_actor, or add nodes.",
+            )
+
+
+class Cluster:
+    """A connection to Ray, ours if the address is `local`. Use as a context manager."""
+
+    def __init__(self, settings: ScanSettings) -> None:
+        self._settings = settings
+        self._ours = settings.address == "local"
+        ray = _connect(settings.address)
+        self._ray = ray
+        resources = ray.cluster_resources()
+        try:
+            self.pools = plan_pools(settings, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        except ClusterError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster; one that we started ends."""
+        self._ray.shutdown()
+
+    def run(
+        self, plan: pa.Table, options: ExtractOptions, scoring: Scoring, *, alone: bool = False
+    ) -> Iterator[pa.Table]:
+        """Send videos through both stages.
+
+        Args:
+            plan: rows of a plan.
+            options: for `Extract`.
+            scoring: for `Score`.
+            alone: score each video by itself, so that a worker that dies takes no neighbour along.
+
+        Yields:
+            Rows of `schema.RESULTS` as they are ready, in no order. Rows can be missing where a worker died.
+        """
+        pools = self.pools
+        dataset = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
+        dataset = self._stage(
+            dataset,
+            Extract,
+            (options, self._settings.max_bytes),
+            1,
+            pools.extract,
+            num_cpus=pools.extract_cpus,
+        )
+        dataset = self._stage(
+            dataset,
+            Score,
+            (scoring,),
+            1 if alone else pools.score_batch,
+            pools.score,
+            num_cpus=pools.score_cpus,
+            num_gpus=pools.score_gpus,
+        )
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+    def _stage(
+        self,
+        dataset: Any,
+        stage: type,
+        arguments: tuple[Any, ...],
+        batch_size: int,
+        actors: int,
+        **resources: float,
+    ) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*ray_remote_args.*"
+            )  # no successor exists before 2.64
+            return dataset.map_batches(
+                stage,
+                fn_constructor_args=arguments,
+                batch_size=batch_size,
+                batch_format="pyarrow",
+                compute=self._ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+                max_restarts=-1,
+                max_task_retries=1,
+                **resources,
+            )
+
+
+def _connect(address: str) -> Any:
+    """Import Ray with what it reads at import time already set, and connect."""
+    if address == "local":
+        # Loopback does not keep other users of the machine out: a token for this run alone, never on disk.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Otherwise a harmless ERROR line (ray-project/ray#53727) is printed at each start of a pool.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own use of what it deprecates
+        import ray
+        import ray.data
+
+        mine: dict[str, Any] = {}
+        if address == "local":
+            mine = {"include_dashboard": False, "object_store_memory": _store_bytes()}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"address {address}: Ray cannot be reached or started: {error}",
+                hint="`ray status` on the head node tells whether the cluster runs.",
+            ) from error
+        _configure_data(ray.data.DataContext.get_current())
+    return ray
+
+
+def _store_bytes() -> int:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(_OBJECT_STORE_BYTES, memory // 4)
+
+
+def _configure_data(context: Any) -> None:
+    context.max_errored_blocks = -1
+    context.wait_for_min_actors_s = _POOL_START_S
+    context.execution_no_progress_timeout_s = _POOL_START_S + _NO_PROGRESS_SLACK_S
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

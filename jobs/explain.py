@@ -1,0 +1,135 @@
+"""One video explained: the row that a scan would write, and the crops that it was judged by. No Ray."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detector.errors import VideoError
+from detector.model import Device, Model, default_dtype, one_thread
+from detector.pipeline import scan_video
+from detector.sandbox import Sandbox
+from detector.types import Clips, VideoResult
+from detector.weights import read, resolve
+from jobs.config import ScanSettings, settings_id
+from jobs.listing import list_file, open_listed
+from jobs.schema import Handling, ScanContext, failed_row, printable, row
+
+
+def explain(
+    path: str, settings: ScanSettings, *, crops: Path | None, sandboxed: bool
+) -> tuple[dict[str, Any], list[Path]]:
+    """Scan one file in this process.
+
+    Args:
+        path: the video.
+        settings: as for a scan.
+        crops: folder for one sheet of crops per person, None for none.
+        sandboxed: decode in a child, as a scan does.
+
+    Returns:
+        The row of `schema.RESULTS` and the sheets that were written.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    weights = read(resolve(settings.weights))
+    options = settings.extract_options(weights.header)
+    one_thread()
+    device: Device = "cuda" if settings.device == "cuda" else "cpu"
+    dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
+    model = Model(weights, dtype=dtype, device=device)
+    now = datetime.now(UTC)
+    context = ScanContext(
+        scan_id="explain",
+        scan_date=now.date(),
+        settings_id=settings_id(options, weights.weights_id),
+        weights_id=weights.weights_id,
+        policy=weights.header.policy,
+        detector=options.detector,
+        dtype=dtype,
+    )
+    planned = list_file(path) | {"attempt": 1}
+    sandbox = Sandbox(options.detector) if sandboxed else None
+    try:
+        with open_listed(planned, settings.max_bytes) as file:
+            result, extraction = scan_video(file, options, model, weights.header.policy, sandbox)
+    except VideoError as error:
+        return failed_row(planned, error.reason, str(error), context), []
+    finally:
+        if sandbox:
+            sandbox.close()
+    handling = Handling(extract_cpu_s=extraction.cpu_s)
+    sheets = write_sheets(result, extraction.clips, crops) if crops else []
+    return row(planned, result, context, handling), sheets
+
+
+def write_sheets(result: VideoResult, clips: Clips, folder: Path) -> list[Path]:
+    """Write the crops that were scored as one PNG per person: a row per window, a column per frame."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    written = []
+    for person in result.persons:
+        mine = [t.track.clip for t in result.tracks if t.track.person_id == person.person_id]
+        rows = [np.concatenate(list(clips.pixels[clip]), axis=1) for clip in mine if clip is not None]
+        sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+        path = folder / f"person-{person.person_id}.png"
+        path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+        written.append(path)
+    return written
+
+
+def as_json(found: dict[str, Any]) -> str:
+    """The row as JSON: dates as ISO 8601, numbers that are none as null."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, (date, datetime)):
+            return value.isoformat()
+        raise TypeError(f"no JSON for {type(value).__name__}")
+
+    return json.dumps(_finite(found), indent=2, default=plain, ensure_ascii=True)
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """The row for a person to read."""
+    lines = [printable(found["uri"])]
+    if found["status"] == "failed":
+        return "\n".join([*lines, f"  failed: {found['reason']}: {found['message']}"])
+    lines.append(
+        f"  {found['codec']} in {found['container'].split(',')[0]}, {found['width']} x {found['height']}, "
+        f"{_seconds(found['duration_s'])}; {found['windows_planned']} windows looked at, "
+        f"{found['frames_decoded']} frames decoded"
+    )
+    if found["p_fake"] is None:
+        reasons = sorted({track["reason"] for track in found["tracks"]})
+        why = f" ({', '.join(reasons)})" if reasons else ""
+        lines.append(f"  {found['status'].replace('_', ' ')}: not assessed{why}")
+        return "\n".join(lines)
+    lines.append(
+        f"  {found['verdict'].replace('_', ' ')}: p_fake {found['p_fake']:.3f} "
+        f"(flagged from {found['threshold_flag']:.3f}, uncertain from {found['threshold_uncertain']:.3f})"
+    )
+    lines += [
+        f"  person {person['person_id']}: p_fake {person['p_fake']:.3f}, "
+        f"{person['verdict'].replace('_', ' ')}, {person['windows']} windows "
+        f"from {person['start_s']:.1f} s to {person['end_s']:.1f} s"
+        for person in found["persons"]
+    ]
+    return "\n".join(lines)
+
+
+def _seconds(duration_s: float | None) -> str:
+    return "duration unknown" if duration_s is None else f"{duration_s:.1f} s"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list) else value

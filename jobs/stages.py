@@ -1,0 +1,167 @@
+"""The two callables that videos pass through, under Ray or in one process.
+
+Both are total: one output row per input row, whatever a video does; nothing is raised and nothing exits. A
+callable that raised would drop its whole block in silence, one that exited would shrink its pool for good.
+
+    Extract   reads   the columns of a plan
+              adds    facts (JSON), clips (bytes), clip_size, clip_frames, fetch_s, extract_cpu_s
+    Score     reads   all of these
+              gives   rows of `schema.RESULTS`; the clips end here
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from detector.errors import VideoError
+from detector.pipeline import decide, extract, score
+from detector.sandbox import Sandbox
+from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Facts, Policy, Reason, VideoResult
+from detector.verdict import failed
+from detector.weights import WeightsFile
+from jobs.listing import open_listed
+from jobs.plan import PLAN
+from jobs.schema import Handling, ScanContext, row, to_arrow
+
+if TYPE_CHECKING:
+    from detector.model import Device, Dtype, Model
+
+EXTRACTED = pa.schema(
+    [
+        *PLAN,
+        pa.field("facts", pa.large_binary()),
+        pa.field("clips", pa.large_binary()),
+        pa.field("clip_size", pa.list_(pa.int32())),
+        pa.field("clip_frames", pa.list_(pa.int32())),
+        pa.field("fetch_s", pa.float64()),
+        pa.field("extract_cpu_s", pa.float64()),
+    ]
+)
+
+
+class Extract:
+    """Opens one video after the other and extracts it in this actor's sandbox. Imports no torch."""
+
+    def __init__(self, options: ExtractOptions, max_bytes: int) -> None:
+        self._options = options
+        self._max_bytes = max_bytes
+        self._sandbox = Sandbox(options.detector)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of a plan in, rows of `EXTRACTED` out."""
+        return pa.Table.from_pylist([self._row(planned) for planned in batch.to_pylist()], schema=EXTRACTED)
+
+    def close(self) -> None:
+        """End the sandbox."""
+        self._sandbox.close()
+
+    def _row(self, planned: dict[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        fetch_s = 0.0
+        try:
+            with open_listed(planned, self._max_bytes) as file:
+                fetch_s = time.monotonic() - started
+                extraction = extract(file, self._options, self._sandbox)
+        except VideoError as error:
+            extraction = _failed(error.reason, str(error))
+        except Exception as error:  # noqa: BLE001  # total: the bug becomes this video's row, with its name
+            extraction = _failed(Reason.INTERNAL_ERROR, _text(error))
+        return planned | _packed(extraction) | {"fetch_s": fetch_s, "extract_cpu_s": extraction.cpu_s}
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a scoring actor needs: weights as bytes (no node needs the file), policy, the scan's context."""
+
+    weights: WeightsFile
+    policy: Policy
+    device: Device
+    dtype: Dtype
+    context: ScanContext
+
+
+class Score:
+    """Scores the clips of several videos together and decides each video."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        from detector.model import Model, one_thread
+
+        one_thread()
+        self._model: Model = Model(scoring.weights, dtype=scoring.dtype, device=scoring.device)
+        self._policy = scoring.policy
+        self._context = scoring.context
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `EXTRACTED` in, rows of `schema.RESULTS` out."""
+        videos = [_unpacked(extracted) for extracted in batch.to_pylist()]
+        started = time.monotonic()
+        scores: Sequence[list[ClipScore] | str]
+        try:
+            scores = self._scores([clips for _, _, clips in videos])
+        except Exception as error:  # noqa: BLE001  # total: the batch's videos fail, the actor lives on
+            scores = [_text(error)] * len(videos)
+        score_s = (time.monotonic() - started) / max(1, len(videos))
+        return to_arrow(
+            [
+                row(planned, self._decide(facts, scored), self._context, _handling(planned, score_s))
+                for (planned, facts, _), scored in zip(videos, scores, strict=True)
+            ]
+        )
+
+    def _scores(self, batches: Sequence[Clips]) -> list[list[ClipScore]]:
+        """Scores of each video, all of them through shared network batches."""
+        from detector.model import stack
+
+        scores = iter(score(stack(batches), self._model))
+        return [[next(scores) for _ in range(len(clips))] for clips in batches]
+
+    def _decide(self, facts: Facts, scored: list[ClipScore] | str) -> VideoResult:
+        try:
+            if isinstance(scored, str):
+                return failed(facts, facts.failure or Reason.MODEL_ERROR, facts.message or scored)
+            return decide(facts, scored, self._policy)
+        except Exception as error:  # noqa: BLE001  # total, as above
+            return failed(facts, Reason.INTERNAL_ERROR, _text(error))
+
+
+def run_in_process(plan: pa.Table, extract: Extract, score: Score, score_batch: int) -> Iterator[pa.Table]:
+    """Drive both callables without Ray: rows of `schema.RESULTS`, a table per scoring batch."""
+    for start in range(0, len(plan), score_batch):
+        rows = [extract(plan.slice(i, 1)) for i in range(start, min(start + score_batch, len(plan)))]
+        yield score(pa.concat_tables(rows))
+
+
+def _failed(reason: Reason, message: str) -> Extraction:
+    return Extraction(Facts(failure=reason, message=message), Clips.none())
+
+
+def _packed(extraction: Extraction) -> dict[str, Any]:
+    clips = extraction.clips
+    return {
+        "facts": msgspec.json.encode(extraction.facts),
+        "clips": clips.pixels.tobytes(),
+        "clip_size": list(clips.pixels.shape),
+        "clip_frames": clips.mask.sum(1).tolist(),
+    }
+
+
+def _unpacked(extracted: dict[str, Any]) -> tuple[dict[str, Any], Facts, Clips]:
+    pixels = np.frombuffer(extracted["clips"], np.uint8).reshape(extracted["clip_size"])
+    frames = np.asarray(extracted["clip_frames"], np.int64)
+    mask = np.arange(pixels.shape[1]) < frames[:, None]
+    return extracted, msgspec.json.decode(extracted["facts"], type=Facts), Clips(pixels, mask)
+
+
+def _handling(extracted: dict[str, Any], score_s: float) -> Handling:
+    return Handling(fetch_s=extracted["fetch_s"], extract_cpu_s=extracted["extract_cpu_s"], score_s=score_s)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,128 @@
+"""What a scan did, in numbers of videos: the last lines on the terminal, and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from detector.types import Reason, Status, Verdict
+from jobs.schema import printable
+
+FINISHED, BUG, USAGE, SOME_FAILED, STORAGE, HELD, WORK_LEFT = 0, 1, 2, 3, 4, 5, 6
+INTERRUPTED, TERMINATED = 130, 143
+
+_TOP_REASONS = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """Counts of one scan. `written` are rows committed to the table, `examples` one uri per reason."""
+
+    output: str
+    scan_id: str
+    settings_id: str
+    weights: str
+    weights_id: str
+    trained: bool
+    started_at: datetime
+    listed: int = 0
+    already_done: int = 0
+    to_do: int = 0
+    retried: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    written: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    video_hours: float = 0.0
+    extract_cpu_s: float = 0.0
+    score_s: float = 0.0
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+
+    def count(self, rows: pa.Table) -> None:
+        """Add result rows."""
+        for row in rows.select(["uri", "status", "verdict", "reason", "duration_s", *_COSTS]).to_pylist():
+            self.status[row["status"]] += 1
+            self.verdicts[row["verdict"]] += 1
+            if row["reason"]:
+                self.reasons[row["reason"]] += 1
+                self.examples.setdefault(row["reason"], row["uri"])
+            self.video_hours += (row["duration_s"] or 0.0) / 3600
+            self.extract_cpu_s += row["extract_cpu_s"] or 0.0
+            self.score_s += row["score_s"] or 0.0
+
+    @property
+    def done(self) -> int:
+        """Videos whose row is known, committed or not."""
+        return self.status.total()
+
+    @property
+    def failed(self) -> int:
+        """Videos that failed."""
+        return self.status[Status.FAILED]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, s."""
+        return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
+
+    def code(self, max_failed: float | None) -> int:
+        """The exit code of a scan that ran to its end."""
+        if self.failed and (max_failed is None or self.failed > max_failed * self.done):
+            return SOME_FAILED
+        return FINISHED
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        content = asdict(self) | {"schema_version": 1, "done": self.done, "seconds": round(self.seconds, 3)}
+        for key in ("started_at", "finished_at"):
+            content[key] = content[key] and content[key].isoformat()
+        return content
+
+    def write(self, folder: Path) -> None:
+        """Replace `summary.json`, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".summary.json.{os.getpid()}"
+        draft.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+        draft.replace(folder / "summary.json")
+
+    def opening(self) -> str:
+        """The first line of a scan: what there is to do."""
+        left_out = f" · {sum(self.skipped.values()):,} other files skipped" if self.skipped else ""
+        again = f" ({self.retried:,} tried again)" if self.retried else ""
+        counts = (
+            f"{self.listed:,} listed · {self.already_done:,} done · {self.to_do:,} to do{again}{left_out}"
+        )
+        return counts if self.to_do else f"{counts}: nothing to scan"
+
+    def closing(self) -> str:
+        """The last lines of a scan."""
+        lines = [self._outcome_line()]
+        if self.status[Status.SCORED]:
+            verdicts = (Verdict.FLAGGED, Verdict.UNCERTAIN, Verdict.NOT_FLAGGED)
+            counts = [f"{self.verdicts[v]:,} {v.replace('_', ' ')}" for v in verdicts]
+            lines.append("  scored: " + " · ".join(counts))
+        for reason, count in self.reasons.most_common(_TOP_REASONS):
+            example = printable(self.examples[reason])
+            lines.append(f"  {count:,} {reason}: {Reason(reason).meaning}, e.g. {example}")
+        if self.failed:
+            lines.append(f"  all of them: deepfake-scan query failed {self.output}")
+        if not self.trained and self.status[Status.SCORED]:
+            lines.append("  The weights are untrained: these scores mean nothing.")
+        return "\n".join(lines)
+
+    def _outcome_line(self) -> str:
+        parts = [f"{self.status[s]:,} {s.replace('_', ' ')}" for s in Status if self.status[s]]
+        return f"{self.done:,} videos in {self.seconds:.0f} s: {' · '.join(parts) or 'nothing done'}"
+
+
+_COSTS = ("extract_cpu_s", "score_s")
