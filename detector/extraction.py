@@ -15,8 +15,8 @@ from detector.faces import Look
 from detector.tracks import FaceTrack, SceneCounter, assign_persons, link
 from detector.types import (
     Clips,
-    ExtractOptions,
     Extraction,
+    ExtractOptions,
     FaceBox,
     Facts,
     Reason,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detector.errors import VideoError
+from detector.errors import InputError, VideoError
 from detector.model import Device, Model, default_dtype, one_thread
 from detector.pipeline import scan_video
 from detector.sandbox import Sandbox
 from detector.types import Clips, VideoResult
 from detector.weights import read, resolve
 from jobs.config import ScanSettings, settings_id
-from jobs.listing import list_file, open_listed
+from jobs.listing import Listing, open_listed
 from jobs.schema import Handling, ScanContext, failed_row, printable, row
 
 
@@ -55,7 +56,7 @@ def explain(
         detector=options.detector,
         dtype=dtype,
     )
-    planned = list_file(path) | {"attempt": 1}
+    planned = _listed(path)
     sandbox = Sandbox(options.detector) if sandboxed else None
     try:
         with open_listed(planned, settings.max_bytes) as file:
@@ -68,6 +69,12 @@ def explain(
     handling = Handling(extract_cpu_s=extraction.cpu_s)
     sheets = write_sheets(result, extraction.clips, crops) if crops else []
     return row(planned, result, context, handling), sheets
+
+
+def _listed(path: str) -> dict[str, Any]:
+    if Path(path).is_dir():
+        raise InputError(f"{printable(path)} is a folder", hint="`deepfake-scan scan` takes folders.")
+    return asdict(next(iter(Listing([path])))) | {"attempt": 1}
 
 
 def write_sheets(result: VideoResult, clips: Clips, folder: Path) -> list[Path]:

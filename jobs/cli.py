@@ -1,0 +1,253 @@
+"""The command line: parses, calls one function, prints, exits. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from detector.errors import DeepfakeScanError, SettingsError
+
+if TYPE_CHECKING:
+    from jobs.config import Loaded
+
+app = typer.Typer(
+    name="deepfake-scan",
+    help="Scan collections of videos for manipulated faces: one row per video, in a table to query.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+query_app = typer.Typer(help="Ask the table of a scan.", no_args_is_help=True)
+weights_app = typer.Typer(
+    help="Weights files: what ships, and whether a file is whole.", no_args_is_help=True
+)
+config_app = typer.Typer(help="Settings: check files, show what is in force.", no_args_is_help=True)
+app.add_typer(query_app, name="query")
+app.add_typer(weights_app, name="weights")
+app.add_typer(config_app, name="config")
+
+ConfigFiles = Annotated[
+    list[Path] | None, typer.Option("--config", "-c", help="Settings file in YAML; later ones win.")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Output = Annotated[Path, typer.Argument(help="The --output of the scan.")]
+Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
+Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
+
+
+def main() -> None:
+    """Run a command and exit with its code; an error that we foresaw is a sentence, not a traceback."""
+    if sys.platform != "linux" and "--no-sandbox" not in sys.argv:
+        sys.exit("deepfake-scan runs on Linux only: its decoding sandbox needs the Linux kernel.")
+    try:
+        app()
+    except DeepfakeScanError as error:
+        print(f"deepfake-scan: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _load(files: list[Path] | None, sets: list[str] | None, **flags: Any) -> Loaded:
+    from jobs.config import load
+
+    return load(files or (), os.environ, flags, sets or ())
+
+
+@app.command()
+def scan(
+    inputs: Annotated[list[str] | None, typer.Argument(help="Folders, files and quoted patterns.")] = None,
+    *,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
+    config: ConfigFiles = None,
+    sets: Sets = None,
+    profile: Profile = None,
+    weights: Weights = None,
+    include: Annotated[list[str] | None, typer.Option(help="Only such names; '*' takes all files.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; local starts one here.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many videos.")] = None,
+    retry: Annotated[str | None, typer.Option(help="failed: also what failed for good.")] = None,
+    rescan: Annotated[bool, typer.Option("--rescan", help="Scan again what has other settings.")] = False,
+    max_failed: Annotated[str | None, typer.Option(help="Exit 0 up to this share failed: 5%.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Scan videos; example: deepfake-scan scan videos/ --output results/.
+
+    The same command again scans only what is new. Exit codes: 0 done, 3 done but some videos failed, 2 wrong
+    settings or input, 4 storage or cluster, 5 another scan holds the table, 130 interrupted.
+    """
+    settings = _load(
+        config,
+        sets,
+        inputs=inputs,
+        output=output,
+        profile=profile,
+        weights=weights,
+        include=include,
+        address=address,
+        limit=limit,
+        retry=retry,
+        rescan=rescan or None,
+        max_failed=max_failed,
+    ).settings
+    missing = [name for name in ("inputs", "output") if not getattr(settings, name)]
+    if missing:
+        raise SettingsError(
+            f"not given: {' and '.join(missing)}",
+            hint="Example: deepfake-scan scan videos/ --output results/",
+        )
+    from jobs.scan import run
+
+    summary = run(settings, dry_run=dry_run, quiet=as_json)
+    _print_json(summary.as_json()) if as_json else print(summary.closing())
+    raise typer.Exit(summary.exit_code or 0)
+
+
+@app.command()
+def explain(
+    video: Annotated[str, typer.Argument(help="One video file.")],
+    *,
+    config: ConfigFiles = None,
+    sets: Sets = None,
+    profile: Profile = None,
+    weights: Weights = None,
+    crops: Annotated[Path | None, typer.Option(help="Folder for a sheet of crops per person.")] = None,
+    no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help="Decode in this very process.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Explain one video: the row that a scan would write, and the crops that it was judged by."""
+    settings = _load(config, sets, profile=profile, weights=weights).settings
+    from jobs import explain as one
+
+    found, sheets = one.explain(video, settings, crops=crops, sandboxed=not no_sandbox)
+    print(one.as_json(found) if as_json else one.in_words(found))
+    for sheet in sheets:
+        print(f"crops: {sheet}", file=sys.stderr)
+    raise typer.Exit(3 if found["status"] == "failed" else 0)
+
+
+@query_app.command("summary")
+def query_summary(output: Output, *, as_json: Json = False) -> None:
+    """Counts by status and verdict, and the top reasons."""
+    _query(output, as_json, lambda query, con: query.summary(con))
+
+
+@query_app.command("flagged")
+def query_flagged(output: Output, *, as_json: Json = False) -> None:
+    """Flagged and uncertain videos, the highest score first."""
+    _query(output, as_json, lambda query, con: query.flagged(con))
+
+
+@query_app.command("failed")
+def query_failed(output: Output, *, as_json: Json = False) -> None:
+    """Videos that failed, with reason and message."""
+    _query(output, as_json, lambda query, con: query.failed(con))
+
+
+@query_app.command("sql")
+def query_sql(
+    output: Output,
+    text: Annotated[str, typer.Argument(help="SQL over `latest` (a row per video) or `results` (all rows).")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Any question, in DuckDB's SQL."""
+    _query(output, as_json, lambda query, con: query.sql(con, text))
+
+
+def _query(output: Path, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
+    from jobs import query
+    from jobs.printing import print_table, rows_as_json
+
+    with query.connect(str(output)) as con:
+        answer = ask(query, con)
+    _print_json(rows_as_json(answer)) if as_json else print_table(answer)
+
+
+@weights_app.command("list")
+def weights_list(*, as_json: Json = False) -> None:
+    """The weights that ship with this release."""
+    from detector.weights import bundled, manifest, read
+    from jobs.printing import print_rows
+
+    shipped = manifest()
+    rows = []
+    for name in sorted(shipped["files"]):
+        if name.endswith(".safetensors"):
+            file = read(bundled() / name)
+            header = file.header
+            rows.append(
+                {
+                    "file": name,
+                    "default": name == shipped["default"],
+                    "weights_id": file.weights_id,
+                    "family": header.architecture.family,
+                    "input_px": header.input.size,
+                    "trained": header.trained,
+                    "mib": round(len(file.data) / (1 << 20), 1),
+                    "figures": header.provenance.get("figures", ""),
+                }
+            )
+    _print_json(rows) if as_json else print_rows(rows)
+
+
+@weights_app.command("verify")
+def weights_verify(
+    name: Annotated[str, typer.Argument(help="default, a shipped file's name, or a path.")] = "default",
+) -> None:
+    """Read a weights file, check it, and run its golden clip."""
+    from detector.model import Model
+    from detector.weights import read, resolve
+
+    path = resolve(name)
+    weights = read(path)
+    Model(weights)
+    print(f"{path}: whole; weights_id {weights.weights_id}, sha256 {weights.sha256}")
+
+
+@config_app.command("check")
+def config_check(files: Annotated[list[Path], typer.Argument(help="Settings files in YAML.")]) -> None:
+    """Say everything that is wrong with settings files and the environment."""
+    _load(files, None)
+    print("no mistakes")
+
+
+@config_app.command("show")
+def config_show(config: ConfigFiles = None, *, sets: Sets = None, as_json: Json = False) -> None:
+    """The settings in force, each with where it comes from."""
+    from jobs.printing import print_rows
+
+    shown = [row._asdict() for row in _load(config, sets).shown()]
+    if as_json:
+        _print_json(shown)
+    else:
+        print_rows([row | {"value": "" if row["value"] is None else str(row["value"])} for row in shown])
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a scan needs on this machine, and say how to mend it."""
+    from jobs.doctor import examine
+
+    checks = examine()
+    for check in checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+    raise typer.Exit(0 if all(check.ok for check in checks) else 2)
+
+
+def _print_json(content: object) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=True))
+
+
+if __name__ == "__main__":
+    main()
