@@ -1,0 +1,248 @@
+"""The table of results: one Delta table, append-only, with one writer at a time.
+
+    OUT/results/scan_date=2026-11-25/part-….parquet     the rows; `_delta_log` beside says which files count
+    OUT/scans/                                          a row when a scan starts, one when it ends
+
+A scan claims the table, holds it by its commits (by empty ones every two minutes while videos take long) and
+releases it. The claim of a scan that did not is dead when its process provably is, or after ten minutes of
+silence. `jobs.fence` keeps the table right where that was wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from detector.errors import InputError, StorageError, TableHeldError
+from jobs.fence import ZSTD, Event, FencedTable, held, storage_error
+from jobs.holder import Holder
+from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
+
+CLAIM_S = 600
+RENEW_S = 120
+
+_CONFIGURATION: dict[str, str | None] = {
+    # Nothing but an explicit purge or optimize, which lift it, may make a plain glob wrong.
+    "delta.appendOnly": "true",
+    # A checkpoint is a Parquet file that `**/*.parquet` takes for rows; opening reads the commits since.
+    "delta.checkpointInterval": "1000",
+    # History is how a lost reply is told from a lost commit, and what comparing two days rests on.
+    "delta.enableExpiredLogCleanup": "false",
+    # Not uri and message: a name that was purged must not survive as a minimum or maximum in the log.
+    "delta.dataSkippingStatsColumns": "settings_id,scanned_at,modified_at,status,reason,verdict,p_fake",
+}
+# delta-rs reads these in a path as something else, or panics.
+_UNUSABLE = "%[]^|\\"
+
+
+class ResultsTable:
+    """The table of results below `OUT`.
+
+    Reading needs no claim. Writing: `with table.claim(scan_id): table.append(rows)`.
+    """
+
+    def __init__(self, output: Path, fenced: FencedTable) -> None:
+        self.output = output
+        self._fenced = fenced
+        self._lock = threading.RLock()
+        self._holder: Holder | None = None
+        self._last_commit = 0.0
+        self._released = threading.Event()
+        self._renewer: threading.Thread | None = None
+
+    @classmethod
+    def open(cls, output: str) -> Self:
+        """The table that earlier scans wrote.
+
+        Raises:
+            InputError: there is none.
+        """
+        root = _root(output)
+        try:
+            delta = DeltaTable(str(root / "results"))
+        except TableNotFoundError:
+            raise InputError(
+                f"{printable(output)} holds no results",
+                hint=f"Scan something first: deepfake-scan scan FOLDER --output {printable(output)}",
+            ) from None
+        except (DeltaError, OSError) as error:
+            raise storage_error(root, error) from error
+        if not {"uri", "version", "settings_id", "attempt"} <= {f.name for f in delta.schema().fields}:
+            raise InputError(f"{printable(str(root / 'results'))} is a Delta table of something else")
+        return cls(root, FencedTable(root / "results", delta))
+
+    @classmethod
+    def create(cls, output: str) -> Self:
+        """The table, made if it is not there yet."""
+        root = _root(output)
+        try:
+            _create(root / "results", RESULTS, ["scan_date"], _CONFIGURATION)
+        except (DeltaError, OSError) as error:
+            raise storage_error(root, error) from error
+        return cls.open(output)
+
+    @staticmethod
+    def exists(output: str) -> bool:
+        """True if `open` would find a table."""
+        return DeltaTable.is_deltatable(str(_root(output) / "results"))
+
+    @property
+    def version(self) -> int:
+        """Version of the snapshot that this handle reads."""
+        return self._fenced.version
+
+    def files(self) -> list[str]:
+        """Paths of the Parquet files that make up the snapshot."""
+        with self._lock:
+            return self._fenced.files()
+
+    def holder(self) -> Holder | None:
+        """The scan that holds the table right now, as far as this host can know."""
+        commit = self._fenced.newest_commit()
+        if commit is None or commit["event"] == "release":
+            return None
+        holder = Holder.of(commit)
+        silent_s = time.time() - commit["timestamp"] / 1000
+        return None if silent_s > CLAIM_S or holder.provably_dead() else holder
+
+    def claim(self, scan_id: str) -> Self:
+        """Become the one writer, on the newest snapshot; what no commit ever named is removed.
+
+        Raises:
+            TableHeldError: another scan holds the table.
+        """
+        self._fenced.refresh()
+        if holder := self.holder():
+            raise held(holder)
+        self._holder = Holder.here(scan_id)
+        self._released.clear()
+        try:
+            self._commit("claim")
+        except BaseException:
+            self._holder = None
+            raise
+        self._remove_orphans()
+        self._renewer = threading.Thread(target=self._renew, name="renew-claim", daemon=True)
+        self._renewer.start()
+        return self
+
+    def append(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> int:
+        """Commit rows of `RESULTS`, all or none, as one file; the version that holds them.
+
+        Raises:
+            TableHeldError: another scan took the table over. Its plan will have taken in whatever is in it.
+            StorageError: the store failed, and none of these rows is in the table.
+        """
+        table = rows if isinstance(rows, pa.Table) else to_arrow(rows)
+        if len(table):
+            self._commit("append", table)
+        return self.version
+
+    def release(self) -> None:
+        """Let the next scan in."""
+        self._released.set()
+        if self._renewer is not None:
+            self._renewer.join()
+            self._renewer = None
+        if self._holder is not None:
+            self._commit("release")
+            # Files of a commit that failed and was made again would be counted twice by a glob.
+            self._remove_orphans()
+            self._holder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.release()
+            return
+        with suppress(TableHeldError, StorageError):  # what is on its way says more
+            self.release()
+
+    def record_scan(self, event: Literal["start", "end"], values: Mapping[str, Any]) -> None:
+        """Add a row to `OUT/scans`; `values` are columns of `SCANS` beyond those that are known here."""
+        known: dict[str, Any] = {"event": event, "at": datetime.now(UTC), "schema_version": SCHEMA_VERSION}
+        if self._holder is not None:
+            known |= {"scan_id": self._holder.scan_id, "host": self._holder.host}
+        table = pa.Table.from_pylist([known | dict(values)], schema=SCANS)
+        path = self.output / "scans"
+        try:
+            _create(path, SCANS, [], {"delta.appendOnly": "true"})
+            write_deltalake(str(path), table, mode="append", writer_properties=ZSTD)
+        except (DeltaError, OSError) as error:
+            raise storage_error(path, error) from error
+
+    def _commit(self, event: Event, table: pa.Table | None = None) -> None:
+        if self._holder is None:
+            raise ValueError("claim the table before writing to it")
+        with self._lock:
+            self._fenced.commit(event, self._holder, RESULTS.empty_table() if table is None else table)
+            self._last_commit = time.monotonic()
+
+    def _renew(self) -> None:
+        """Show life while videos take long. A claim lost meanwhile comes out at the next append."""
+        while not self._released.wait(RENEW_S / 10):
+            if time.monotonic() - self._last_commit >= RENEW_S:
+                try:
+                    self._commit("renew")
+                except TableHeldError:
+                    return
+                except StorageError:
+                    continue
+
+    def _remove_orphans(self) -> None:
+        """Delete data files that no commit names: what a killed scan left, which only a glob would read.
+
+        Only files older than this handle's last commit. A scan that took the table over since, while this
+        process slept, writes younger ones; whoever wrote the older ones is fenced off and cannot commit them.
+        """
+        with self._lock:
+            table = self.output / "results"
+            committed = (table / "_delta_log" / f"{self.version:020}.json").stat().st_mtime_ns
+            known = set(self.files())
+            for path in table.glob("scan_date=*/*.parquet*"):
+                with suppress(FileNotFoundError):
+                    if str(path) not in known and path.stat().st_mtime_ns < committed:
+                        path.unlink()
+
+
+def _create(
+    path: Path, schema: pa.Schema, partition_by: list[str], configuration: Mapping[str, str | None]
+) -> None:
+    if DeltaTable.is_deltatable(str(path)):
+        return
+    # Cleaning up would take a stranger's Parquet files for orphans.
+    if path.is_dir() and any(entry.name != "_delta_log" for entry in path.iterdir()):
+        raise InputError(f"{printable(str(path))} holds something else", hint="Name an empty or new folder.")
+    path.mkdir(parents=True, exist_ok=True)
+    with suppress(CommitFailedError):  # another scan made it a moment ago
+        DeltaTable.create(
+            str(path), schema, mode="ignore", partition_by=partition_by, configuration=configuration
+        )
+
+
+def _root(output: str) -> Path:
+    """The folder `output`, absolute. Further stores are told apart here."""
+    if "://" in output:
+        raise InputError(f"{printable(output)}: results can only be written to a folder by this release")
+    path = Path(output).expanduser().absolute()
+    bad = {c for c in str(path) if c in _UNUSABLE or not c.isprintable()}
+    # A folder `detector=hog` would be read as a column, and win over the one in the files.
+    bad |= {part for part in path.parts if "=" in part and part.partition("=")[0] in RESULTS.names}
+    if bad or not output:
+        found = printable(" ".join(sorted(bad)))
+        raise InputError(
+            f"{printable(str(path))} cannot hold a Delta table: its path has {found}",
+            hint="Choose an output folder whose whole path has plain characters.",
+        )
+    return path
