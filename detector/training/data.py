@@ -1,0 +1,247 @@
+"""Labelled crops: the CSV that names them, the store that reads them, batches made of pairs.
+
+The CSV has the columns `uri,label,group` and, where known, `split`, `pair` and `donor`:
+
+* `uri`: a picture, relative to the CSV, or `archive.tar!member` for one inside an uncompressed tar;
+* `label`: 0 or `real`, 1 or `fake`;
+* `group`: the person on view, as far as known; `donor`: the person whose face was put in;
+* `pair`: what a fake shares with the real picture that it was made from; the group where it is not given.
+"""
+
+from __future__ import annotations
+
+import csv
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detector.crops import resize
+from detector.errors import InputError
+from detector.training.degrade import Look, Window, degrade, draw_look, draw_window
+from detector.training.selfblend import Families, self_blend
+
+Picture = NDArray[np.uint8]
+"""[H, W, 3] uint8, RGB."""
+
+_LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
+_REQUIRED = ("uri", "label", "group")
+_TAR_SEPARATOR = ".tar!"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled crop."""
+
+    uri: str
+    label: int
+    """0 = real, 1 = fake."""
+    group: str
+    split: str = ""
+    pair: str = ""
+    donor: str = ""
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Samples of a CSV, their URIs made absolute.
+
+    Raises:
+        InputError: A column is missing, or a line has no known label.
+    """
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in _REQUIRED if column not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}: column {', '.join(missing)} is missing; found: {reader.fieldnames}")
+        return [_sample(path, number, row) for number, row in enumerate(reader, start=2)]
+
+
+def _sample(path: Path, line: int, row: dict[str, str]) -> Sample:
+    label = _LABELS.get(row["label"].strip().lower())
+    if label is None:
+        raise InputError(f"{path}:{line}: label {row['label']!r} is neither of {', '.join(_LABELS)}")
+    if not row["uri"] or not row["group"]:
+        raise InputError(f"{path}:{line}: uri and group must not be empty")
+    optional = {key: row.get(key) or "" for key in ("split", "pair", "donor")}
+    optional["pair"] = optional["pair"] or row["group"]
+    return Sample(str(path.parent / row["uri"]), label, row["group"], **optional)
+
+
+def split_by_component(samples: Sequence[Sample], shares: dict[str, float], seed: int) -> list[Sample]:
+    """Samples with `split` set so that no person, on view or put in, is on two sides.
+
+    Groups that share a sample as `group` and `donor` form one component; components are shuffled and each
+    goes to the split that is furthest below its share.
+
+    Args:
+        samples: Their own `split` is overwritten.
+        shares: Share of the samples for each split; they sum to 1.
+        seed: Of the shuffle.
+    """
+    component = _components(samples)
+    members: dict[str, int] = defaultdict(int)
+    for sample in samples:
+        members[component[sample.group]] += 1
+    order = sorted(members)
+    np.random.default_rng(seed).shuffle(order)
+    filled = dict.fromkeys(shares, 0)
+    chosen: dict[str, str] = {}
+    for name in order:
+        split = max(shares, key=lambda key: shares[key] * len(samples) - filled[key])
+        chosen[name] = split
+        filled[split] += members[name]
+    return [replace(sample, split=chosen[component[sample.group]]) for sample in samples]
+
+
+def _components(samples: Iterable[Sample]) -> dict[str, str]:
+    """Name of the connected component of every group and donor."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for sample in samples:
+        first, second = root(sample.group), root(sample.donor or sample.group)
+        parent[max(first, second)] = min(first, second)
+    return {name: root(name) for name in list(parent)}
+
+
+class CropStore:
+    """Reads pictures by URI; every tar's index is read once. Safe to hand to a worker process."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def read(self, uri: str) -> Picture:
+        """The picture, RGB.
+
+        Raises:
+            InputError: There is none, or it cannot be decoded.
+        """
+        data = np.frombuffer(self._bytes(uri), np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if picture is None:
+            raise InputError(f"{uri}: not a picture that can be decoded")
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _bytes(self, uri: str) -> bytes:
+        archive, separator, member = uri.partition(_TAR_SEPARATOR)
+        if not separator:
+            return Path(uri).read_bytes()
+        archive += ".tar"
+        if archive not in self._members:
+            with tarfile.open(archive, "r:") as tar:
+                self._members[archive] = {entry.name: (entry.offset_data, entry.size) for entry in tar}
+        if member not in self._members[archive]:
+            raise InputError(f"{uri}: {archive} holds no {member}")
+        offset, size = self._members[archive][member]
+        with Path(archive).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+class Batch(NamedTuple):
+    """One step's crops: the first half are reals, the second their fakes in the same order."""
+
+    frames: Tensor
+    """[B, S, S, 3] uint8, RGB, CPU."""
+    labels: Tensor
+    """[B] float32, 1 = fake."""
+    windows: Tensor
+    """[B, 4] float32: centre x, centre y, side as fractions of the crop; -1 where mirrored, else 1."""
+    rows: Tensor
+    """[B] int64: index into the samples; -1 for a self-blended fake, which no file holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How batches are drawn."""
+
+    size: int = 112
+    """Side of the network's input, px."""
+    batch: int = 64
+    """Crops in a batch, an even number."""
+    steps: int = 1000
+    """Batches in the cycle."""
+    seed: int = 0
+    blended: float = 0.0
+    """Share of the fakes that are self-blended from their real instead of read."""
+
+
+class PairedCrops(Dataset[Batch]):
+    """Item i is the batch of step i: a function of samples, options and i alone, so a cycle can be resumed.
+
+    Reals are drawn evenly; each brings one of its fakes (same `pair`; any fake where it has none). Both
+    members of a pair are cut, mirrored and degraded alike, so that none of this tells the classes apart.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], options: BatchOptions, families: Families | None = None
+    ) -> None:
+        """Raises InputError without at least one real, and one fake unless all fakes are self-blended."""
+        self._samples = list(samples)
+        self._options = options
+        self._families = families or Families.training()
+        self._store = CropStore()
+        self._reals = [row for row, sample in enumerate(self._samples) if sample.label == 0]
+        self._fakes = [row for row, sample in enumerate(self._samples) if sample.label == 1]
+        if not self._reals or not (self._fakes or options.blended >= 1.0):
+            raise InputError(f"{len(self._reals)} reals and {len(self._fakes)} fakes: training needs both")
+        self._fakes_of: dict[str, list[int]] = defaultdict(list)
+        for row in self._fakes:
+            self._fakes_of[self._samples[row].pair].append(row)
+
+    def __len__(self) -> int:
+        return self._options.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((self._options.seed, step))
+        half = self._options.batch // 2
+        reals = rng.choice(len(self._reals), half, replace=len(self._reals) < half)
+        pairs = [self._pair(self._reals[index], rng) for index in reals]
+        members = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+        return Batch(
+            frames=torch.from_numpy(np.stack([member.frame for member in members])),
+            labels=torch.tensor([0.0] * half + [1.0] * half),
+            windows=torch.tensor([member.window.as_row() for member in members], dtype=torch.float32),
+            rows=torch.tensor([member.row for member in members], dtype=torch.int64),
+        )
+
+    def _pair(self, real_row: int, rng: np.random.Generator) -> tuple[_Member, _Member]:
+        real = self._store.read(self._samples[real_row].uri)
+        fakes = self._fakes_of.get(self._samples[real_row].pair) or self._fakes
+        blends = rng.random() < self._options.blended or not fakes
+        if blends:
+            real, fake = self_blend(real, self._families, rng)
+            fake_row = -1
+        else:
+            fake_row = int(rng.choice(fakes))
+            fake = self._store.read(self._samples[fake_row].uri)
+        window, look, noise_seed = draw_window(rng), draw_look(rng), int(rng.integers(1 << 31))
+        return (
+            self._finish(real, real_row, window, look, noise_seed),
+            self._finish(fake, fake_row, window, look, noise_seed + 1),
+        )
+
+    def _finish(self, picture: Picture, row: int, window: Window, look: Look, noise_seed: int) -> _Member:
+        degraded = degrade(window.cut(picture), look, noise_seed)
+        return _Member(resize(degraded, self._options.size), window, row)
+
+
+class _Member(NamedTuple):
+    frame: Picture
+    window: Window
+    row: int
