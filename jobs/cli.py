@@ -107,7 +107,10 @@ def scan(
     from jobs.scan import run
 
     summary = run(settings, dry_run=dry_run, quiet=as_json)
-    _print_json(summary.as_json()) if as_json else print(summary.closing())
+    if as_json:
+        _print_json(summary.as_json())
+    elif summary.done:
+        print(summary.closing())
     raise typer.Exit(summary.exit_code or 0)
 
 

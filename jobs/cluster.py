@@ -8,12 +8,15 @@ What is lost is found by the caller, who compares what went in with what came ou
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import pyarrow as pa
@@ -88,9 +91,14 @@ def _refuse_if_too_large(pools: Pools, cpus: float, gpus: float) -> None:
 class Cluster:
     """A connection to Ray, ours if the address is `local`. Use as a context manager."""
 
-    def __init__(self, settings: ScanSettings) -> None:
-        self._settings = settings
-        self._ours = settings.address == "local"
+    def __init__(
+        self,
+        settings: ScanSettings,
+        options: ExtractOptions,
+        scoring: Scoring,
+        extract: type[Extract] = Extract,
+    ) -> None:
+        self._extract = extract, (options, settings.max_bytes)
         ray = _connect(settings.address)
         self._ray = ray
         resources = ray.cluster_resources()
@@ -99,6 +107,7 @@ class Cluster:
         except ClusterError:
             self.close()
             raise
+        self._scoring = replace(scoring, device="cuda" if self.pools.on_gpu else "cpu")
 
     def __enter__(self) -> Self:
         return self
@@ -110,40 +119,28 @@ class Cluster:
         """Leave the cluster; one that we started ends."""
         self._ray.shutdown()
 
-    def run(
-        self, plan: pa.Table, options: ExtractOptions, scoring: Scoring, *, alone: bool = False
-    ) -> Iterator[pa.Table]:
-        """Send videos through both stages.
+    def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
+        """As `Runner.run`.
 
-        Args:
-            plan: rows of a plan.
-            options: for `Extract`.
-            scoring: for `Score`.
-            alone: score each video by itself, so that a worker that dies takes no neighbour along.
-
-        Yields:
-            Rows of `schema.RESULTS` as they are ready, in no order. Rows can be missing where a worker died.
+        Raises:
+            ClusterError: the pools did not start, or Ray ended.
         """
         pools = self.pools
-        dataset = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
-        dataset = self._stage(
-            dataset,
-            Extract,
-            (options, self._settings.max_bytes),
-            1,
-            pools.extract,
-            num_cpus=pools.extract_cpus,
-        )
-        dataset = self._stage(
-            dataset,
+        videos = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
+        extracted = self._stage(videos, *self._extract, 1, pools.extract, num_cpus=pools.extract_cpus)
+        rows = self._stage(
+            extracted,
             Score,
-            (scoring,),
+            (self._scoring,),
             1 if alone else pools.score_batch,
             pools.score,
             num_cpus=pools.score_cpus,
             num_gpus=pools.score_gpus,
         )
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        try:
+            yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray ended the run: {str(error).splitlines()[0]}") from error
 
     def _stage(
         self,
@@ -187,7 +184,8 @@ def _connect(address: str) -> Any:
         if address == "local":
             mine = {"include_dashboard": False, "object_store_memory": _store_bytes()}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
+            with _held_stderr():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterError(
                 f"address {address}: Ray cannot be reached or started: {error}",
@@ -195,6 +193,24 @@ def _connect(address: str) -> Any:
             ) from error
         _configure_data(ray.data.DataContext.get_current())
     return ray
+
+
+@contextlib.contextmanager
+def _held_stderr() -> Iterator[None]:
+    """Hold back what Ray's C++ side writes while it starts, and show it only where that fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _store_bytes() -> int:

@@ -12,9 +12,9 @@ callable that raised would drop its whole block in silence, one that exited woul
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -83,7 +83,7 @@ class Scoring:
     weights: WeightsFile
     policy: Policy
     device: Device
-    dtype: Dtype
+    dtype: Dtype | Literal["auto"]
     context: ScanContext
 
 
@@ -91,12 +91,13 @@ class Score:
     """Scores the clips of several videos together and decides each video."""
 
     def __init__(self, scoring: Scoring) -> None:
-        from detector.model import Model, one_thread
+        from detector.model import Model, default_dtype, one_thread
 
         one_thread()
-        self._model: Model = Model(scoring.weights, dtype=scoring.dtype, device=scoring.device)
+        dtype = default_dtype(scoring.device) if scoring.dtype == "auto" else scoring.dtype
+        self._model: Model = Model(scoring.weights, dtype=dtype, device=scoring.device)
         self._policy = scoring.policy
-        self._context = scoring.context
+        self._context = replace(scoring.context, dtype=dtype)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `EXTRACTED` in, rows of `schema.RESULTS` out."""
@@ -129,13 +130,6 @@ class Score:
             return decide(facts, scored, self._policy)
         except Exception as error:  # noqa: BLE001  # total, as above
             return failed(facts, Reason.INTERNAL_ERROR, _text(error))
-
-
-def run_in_process(plan: pa.Table, extract: Extract, score: Score, score_batch: int) -> Iterator[pa.Table]:
-    """Drive both callables without Ray: rows of `schema.RESULTS`, a table per scoring batch."""
-    for start in range(0, len(plan), score_batch):
-        rows = [extract(plan.slice(i, 1)) for i in range(start, min(start + score_batch, len(plan)))]
-        yield score(pa.concat_tables(rows))
 
 
 def _failed(reason: Reason, message: str) -> Extraction:

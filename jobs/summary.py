@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from detector.types import Reason, Status, Verdict
 from jobs.schema import printable
+
+if TYPE_CHECKING:
+    from jobs.plan import Plan
 
 FINISHED, BUG, USAGE, SOME_FAILED, STORAGE, HELD, WORK_LEFT = 0, 1, 2, 3, 4, 5, 6
 INTERRUPTED, TERMINATED = 130, 143
@@ -48,6 +52,18 @@ class Summary:
     finished_at: datetime | None = None
     exit_code: int | None = None
 
+    def take(self, plan: Plan, skipped: Mapping[str, int]) -> None:
+        """Note what there is to do."""
+        self.listed, self.already_done, self.to_do = plan.listed, plan.done, plan.to_do
+        self.retried, self.skipped = plan.retried, dict(skipped)
+
+    def finish(self, max_failed: float | None) -> None:
+        """Note the end; the exit code of a scan that was stopped stays."""
+        self.finished_at = datetime.now(UTC)
+        if self.exit_code is None:
+            failed = self.failed and (max_failed is None or self.failed > max_failed * self.done)
+            self.exit_code = SOME_FAILED if failed else FINISHED
+
     def count(self, rows: pa.Table) -> None:
         """Add result rows."""
         for row in rows.select(["uri", "status", "verdict", "reason", "duration_s", *_COSTS]).to_pylist():
@@ -75,18 +91,13 @@ class Summary:
         """Wall time so far, s."""
         return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
 
-    def code(self, max_failed: float | None) -> int:
-        """The exit code of a scan that ran to its end."""
-        if self.failed and (max_failed is None or self.failed > max_failed * self.done):
-            return SOME_FAILED
-        return FINISHED
-
     def as_json(self) -> dict[str, Any]:
         """The content of `summary.json`."""
-        content = asdict(self) | {"schema_version": 1, "done": self.done, "seconds": round(self.seconds, 3)}
-        for key in ("started_at", "finished_at"):
-            content[key] = content[key] and content[key].isoformat()
-        return content
+        content: dict[str, Any] = {"schema_version": 1}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            content[item.name] = value.isoformat() if isinstance(value, datetime) else value
+        return content | {"done": self.done, "seconds": round(self.seconds, 3)}
 
     def write(self, folder: Path) -> None:
         """Replace `summary.json`, whole or not at all."""

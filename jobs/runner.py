@@ -1,0 +1,69 @@
+"""What drives the two stages: Ray, or one process without it, by the same interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import pyarrow as pa
+
+from detector.types import ExtractOptions
+from jobs.config import ScanSettings
+from jobs.stages import Extract, Score, Scoring
+
+IN_PROCESS = "in-process"
+
+
+class Runner(Protocol):
+    """Runs videos through both stages. Use as a context manager."""
+
+    def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
+        """Send rows of a plan through; rows of `schema.RESULTS` come back as they are ready, in any order.
+
+        Rows can be missing where a worker died, and come twice where one was run again. With `alone` each
+        video is scored by itself, so that a worker that dies takes no neighbour along.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def open_runner(
+    settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract] = Extract
+) -> Runner:
+    """The runner that the settings name: `address: in-process`, or a Ray cluster.
+
+    Raises:
+        ClusterError: Ray cannot be reached, or the plan does not fit on it.
+    """
+    if settings.address == IN_PROCESS:
+        return InProcess(settings, options, scoring, extract)
+    from jobs.cluster import Cluster
+
+    return Cluster(settings, options, scoring, extract)
+
+
+class InProcess:
+    """Both stages in this process, one video after the other: for tests, debugging and a few files."""
+
+    def __init__(
+        self, settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract]
+    ) -> None:
+        self._extract = extract(options, settings.max_bytes)
+        self._score = Score(scoring)
+        self._batch = settings.score_batch or 4
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._extract.close()
+
+    def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
+        """Rows of `schema.RESULTS`, a table per scoring batch."""
+        step = 1 if alone else self._batch
+        for start in range(0, len(plan), step):
+            videos = range(start, min(start + step, len(plan)))
+            yield self._score(pa.concat_tables([self._extract(plan.slice(i, 1)) for i in videos]))

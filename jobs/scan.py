@@ -1,0 +1,158 @@
+"""The job: a collection of videos becomes rows of a table.
+
+inputs ─ list ─▶ plan ─ extract ─▶ clips ─ score, decide ─▶ result ─ commit ─▶ table
+driver   driver  CPU actors        GPU/CPU actors            driver, the only writer
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from detector.errors import DeepfakeScanError, SettingsError
+from detector.types import Reason
+from jobs.config import ScanSettings
+from jobs.interrupt import Stopped, deferred, stoppable
+from jobs.listing import Listing
+from jobs.plan import Plan
+from jobs.plan import plan as make_plan
+from jobs.preparation import Preparation, prepare
+from jobs.progress import Progress
+from jobs.runner import Runner, open_runner
+from jobs.schema import failed_row, to_arrow
+from jobs.stages import Extract
+from jobs.summary import WORK_LEFT, Summary
+from jobs.table import ResultsTable
+
+_WAVE_S = 1800.0
+_FIRST_WAVE = 200
+_LARGEST_WAVE = 50_000
+
+
+def run(
+    settings: ScanSettings, *, dry_run: bool = False, quiet: bool = False, extract: type[Extract] = Extract
+) -> Summary:
+    """Scan what is new, and say what was done; the exit code stands in the summary.
+
+    Raises:
+        DeepfakeScanError: the job could not start or go on. What was committed stays; run it again.
+    """
+    job = prepare(settings)
+    summary, progress = job.summary, Progress(job.summary, quiet=quiet)
+    listing = Listing(settings.inputs, settings.include)
+    if dry_run:
+        return _say_only(job, listing, progress)
+    with ResultsTable.create(job.output).claim(summary.scan_id) as table:
+        plan = make_plan(listing, table, job.settings_id, retry=_retry(settings), limit=settings.limit)
+        summary.take(plan, listing.skipped)
+        progress.say(summary.opening())
+        _refuse_silent_rescan(plan, settings)
+        if plan.to_do:
+            _scan(job, plan, table, progress, extract)
+        summary.finish(settings.max_failed)
+        summary.write(table.output)
+    return summary
+
+
+def _scan(
+    job: Preparation, plan: Plan, table: ResultsTable, progress: Progress, extract: type[Extract]
+) -> None:
+    """Send the plan through the stages in waves and commit what comes out; a stopped scan keeps its rows."""
+    summary = job.summary
+    results = _Results(job, table, progress)
+    table.record_scan("start", job.scan_record())
+    try:
+        with stoppable(), open_runner(job.settings, job.options, job.scoring, extract) as runner:
+            for wave in _waves(plan.rows, job):
+                for rows in _each_once(runner, wave, job):
+                    results.add(rows)
+    except Stopped as stop:
+        summary.exit_code = stop.exit_code
+    except DeepfakeScanError as error:
+        summary.exit_code = error.exit_code
+        raise
+    finally:
+        results.commit()
+        progress.close()
+        table.record_scan("end", job.scan_record())
+
+
+def _waves(plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
+    """Parts of a plan, each about half an hour of work; driver memory is given back between them."""
+    start, size, began = 0, job.settings.wave_size or _FIRST_WAVE, time.monotonic()
+    while start < len(plan):
+        yield plan.slice(start, size)
+        start += size
+        rate = job.summary.done / max(1e-9, time.monotonic() - began)
+        size = job.settings.wave_size or max(_FIRST_WAVE, min(_LARGEST_WAVE, int(rate * _WAVE_S)))
+
+
+def _each_once(runner: Runner, wave: pa.Table, job: Preparation) -> Iterator[pa.Table]:
+    """Each video of a wave exactly once: what a dying worker took along goes alone, then it is `lost`."""
+    missing = {str(video_id) for video_id in wave["video_id"].to_pylist()}
+    for alone in (False, True):
+        todo = wave.filter(pc.is_in(wave["video_id"], pa.array(sorted(missing), pa.string())))
+        for rows in runner.run(todo, alone=alone):
+            new = [video_id in missing for video_id in rows["video_id"].to_pylist()]
+            missing.difference_update(rows["video_id"].to_pylist())
+            yield rows.filter(pa.array(new, pa.bool_()))
+        if not missing:
+            return
+    lost = [planned for planned in todo.to_pylist() if planned["video_id"] in missing]
+    message = "the worker died with this video in hand, also when it was tried again alone"
+    yield to_arrow([failed_row(planned, Reason.LOST, message, job.context) for planned in lost])
+
+
+class _Results:
+    """Rows on their way into the table: one append per so many rows or seconds."""
+
+    def __init__(self, job: Preparation, table: ResultsTable, progress: Progress) -> None:
+        self._job, self._table, self._progress = job, table, progress
+        self._rows: list[pa.Table] = []
+        self._committed = time.monotonic()
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows in, and commit if it is time to."""
+        self._rows.append(rows)
+        self._job.summary.count(rows)
+        self._progress.update()
+        settings, waited = self._job.settings, time.monotonic() - self._committed
+        if sum(map(len, self._rows)) >= settings.commit_rows or waited >= settings.commit_every_s:
+            self.commit()
+
+    def commit(self) -> None:
+        """Append what is held, whole; a signal waits until that is through."""
+        with deferred():
+            if self._rows:
+                self._table.append(pa.concat_tables(self._rows))
+                self._job.summary.written += sum(map(len, self._rows))
+                self._rows = []
+            self._committed = time.monotonic()
+            self._job.summary.write(self._table.output)
+
+
+def _say_only(job: Preparation, listing: Listing, progress: Progress) -> Summary:
+    """A dry run: the plan against the table as it is, without claiming or writing anything."""
+    table = ResultsTable.open(job.output) if ResultsTable.exists(job.output) else None
+    plan = make_plan(listing, table, job.settings_id, retry=_retry(job.settings), limit=job.settings.limit)
+    job.summary.take(plan, listing.skipped)
+    progress.say(job.summary.opening())
+    _refuse_silent_rescan(plan, job.settings)
+    job.summary.exit_code = WORK_LEFT if plan.to_do else 0
+    return job.summary
+
+
+def _retry(settings: ScanSettings) -> Literal["failed"] | None:
+    return "failed" if settings.retry == "failed" else None
+
+
+def _refuse_silent_rescan(plan: Plan, settings: ScanSettings) -> None:
+    if plan.other_settings and not settings.rescan:
+        raise SettingsError(
+            f"{plan.other_settings:,} videos already scored with other settings would be scanned again",
+            hint="Use the settings or weights of before, or --rescan to go on.",
+        )
