@@ -61,7 +61,7 @@ demo: setup  ## make a dozen short videos, scan them, show the table
 
 define DEMO_TABLE
 SELECT regexp_extract(uri, '[^/]*$$') AS video, status, verdict, round(p_fake, 3) AS p_fake,
-       len(persons) AS persons, reason
+       len(persons) AS persons, coalesce(reason, array_to_string(warnings, ', ')) AS remark
 FROM latest ORDER BY status = 'failed', video
 endef
 export DEMO_TABLE
