@@ -321,7 +321,7 @@ class Policy:
     """How logits become scores and verdicts: comes with the weights file, or from the user's own calibration.
 
     p = sigmoid(logit * slope + bias). `flag` and `uncertain` are thresholds on p with the false-positive
-    rates `flag_fpr` and `uncertain_fpr` at `level`: `clip` as shipped, `video` once measured by `calibrate`.
+    rates `flag_fpr` and `uncertain_fpr` at `level`: `crop` as shipped, `video` once measured by `calibrate`.
     """
 
     policy_id: str
@@ -331,7 +331,7 @@ class Policy:
     flag_fpr: float
     uncertain: float
     uncertain_fpr: float
-    level: Literal["none", "clip", "video"]
+    level: Literal["none", "crop", "video"]
     flag_interval: tuple[float, float] | None = None
     uncertain_interval: tuple[float, float] | None = None
     groups: int = 0

@@ -115,7 +115,7 @@ RESULTS = pa.schema(
         _field("verdict", TEXT, "as of the scan: " + ", ".join(Verdict), required=True),
         _field("threshold_flag", REAL, "p_fake from which a video was flagged", "probability"),
         _field("threshold_uncertain", REAL, "p_fake from which it was uncertain", "probability"),
-        _field("threshold_level", TEXT, "what the thresholds were measured on: none, clip or video"),
+        _field("threshold_level", TEXT, "what the thresholds were measured on: none, crop or video"),
         _field(
             "threshold_fpr",
             REAL,
