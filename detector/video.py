@@ -58,22 +58,20 @@ class Video:
     """
 
     def __init__(self, file: IO[bytes], limits: Limits) -> None:
-        self._container = _open(file, limits)
-        try:
-            self._stream = _video_stream(self._container, limits)
-        except VideoError:
-            self._container.close()
-            raise
-        self._start_s: float | None = None
-        self._frames: Iterator[av.VideoFrame] | None = None
         self.frames_decoded = 0
         self.frames_corrupt = 0
         self.ended_early = False
         self.size_changed = False
-        if self._stream.start_time is not None and self._stream.time_base is not None:
-            self._start_s = float(self._stream.start_time * self._stream.time_base)
-        self._first = self._read_first_frame()
-        self.info = self._probe()
+        self._frames: Iterator[av.VideoFrame] | None = None
+        self._container = _open(file, limits)
+        try:
+            self._stream = _video_stream(self._container, limits)
+            self._start_s = self._stream_start_s()
+            self._first = self._read_first_frame()
+            self.info = self._probe()
+        except VideoError:
+            self._container.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +123,10 @@ class Video:
             how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             return np.asarray(cv2.resize(rgb, size, interpolation=how), np.uint8)
         return rgb
+
+    def _stream_start_s(self) -> float | None:
+        start, base = self._stream.start_time, self._stream.time_base
+        return None if start is None or base is None else float(start * base)
 
     def _probe(self) -> VideoInfo:
         stream, frame = self._stream, self._first

@@ -66,7 +66,12 @@ def _scan(
     results = _Results(job, table, progress)
     table.record_scan("start", job.scan_record())
     try:
-        with stoppable(), open_runner(job.settings, job.options, job.scoring, extract) as runner:
+        # Twice: Ray sets a handler of its own for SIGTERM when it starts.
+        with (
+            stoppable(),
+            open_runner(job.settings, job.options, job.scoring, extract) as runner,
+            stoppable(),
+        ):
             for wave in _waves(plan.rows, job):
                 for rows in _each_once(runner, wave, job):
                     results.add(rows)
@@ -76,9 +81,10 @@ def _scan(
         summary.exit_code = error.exit_code
         raise
     finally:
-        results.commit()
-        progress.close()
-        table.record_scan("end", job.scan_record())
+        with deferred():
+            results.commit()
+            progress.close()
+            table.record_scan("end", job.scan_record())
 
 
 def _waves(plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
