@@ -19,7 +19,7 @@ import duckdb
 from jobs.config import load
 from jobs.explain import explain
 from jobs.scan import run
-from tests.shared import shared_data
+from tests.shared import shared_data_folder
 from tests.soak.report import write_report
 
 _OF_THE_RUN = {
@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4
 
 def main() -> int:
     """Run the bar; 0 if it holds."""
-    videos = shared_data() / "videos"
+    videos = shared_data_folder() / "videos"
     folders = [str(videos / name) for name in ("faces", "fake", "odd")]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as output:
