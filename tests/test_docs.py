@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+
 from jobs.cli import app, config_app, query_app, weights_app
 from jobs.config import load
 from jobs.scan import run
-
 from tests.media import no_face, write_video
 from tests.seeded import seeded_weights
 
