@@ -1,0 +1,226 @@
+"""From trained weights to a weights file: figures on validation, calibration, thresholds, header."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import structs
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.crops import resize
+from detector.model import Model, golden_logit
+from detector.network import ResNeXtLSTM
+from detector.training.data import CropStore, Sample
+from detector.training.degrade import Look, Window, degrade
+from detector.training.metrics import (
+    Groups,
+    Labels,
+    Scores,
+    auc,
+    calibrate,
+    false_positive_interval,
+    interval,
+    recall_at,
+    sigmoid,
+    threshold_at,
+)
+from detector.training.selfblend import Families, self_blend
+from detector.types import Clips, Policy
+from detector.weights import Architecture, Header, Input, WeightsFile, write
+
+FLAG_FPR = 0.01
+UNCERTAIN_FPR = 0.05
+
+Picture = NDArray[np.uint8]
+"""[H, W, 3] uint8, RGB."""
+
+_CROPS_PER_CALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a weights file is worth on labelled crops, each scored as a clip of one frame."""
+
+    crops: int
+    groups: int
+    auc: float
+    auc_low: float
+    """Lower end of the 95 % interval, groups drawn."""
+    auc_high: float
+    auc_jpeg40: float
+    auc_tighter: float
+    """Margin 20 % smaller."""
+    auc_wider: float
+    """Margin 20 % larger, the crop mirrored at its border."""
+    auc_unseen_blends: float
+    """Reals against self-blended fakes of families that were not trained on."""
+    recall_fpr5: float
+    recall_fpr1: float
+
+
+def measure(model: Model, samples: Sequence[Sample]) -> tuple[Figures, Scores]:
+    """Figures of a model, and the logits [N] of the undegraded crops; takes five passes over the crops."""
+    labels, groups = labels_of(samples), groups_of(samples)
+    logits = logits_of(model, samples)
+    low, high = interval(auc, labels, logits, groups)
+    figures = Figures(
+        crops=len(samples),
+        groups=len(set(groups.tolist())),
+        auc=auc(labels, logits),
+        auc_low=low,
+        auc_high=high,
+        auc_jpeg40=auc(labels, logits_of(model, samples, _degraded(Look(jpeg=40)))),
+        auc_tighter=auc(labels, logits_of(model, samples, Window(side=0.8).cut)),
+        auc_wider=auc(labels, logits_of(model, samples, Window(side=1.2).cut)),
+        auc_unseen_blends=_auc_on_blends(model, [sample for sample in samples if sample.label == 0]),
+        recall_fpr5=recall_at(labels, logits, UNCERTAIN_FPR),
+        recall_fpr1=recall_at(labels, logits, FLAG_FPR),
+    )
+    return figures, logits
+
+
+def labels_of(samples: Sequence[Sample]) -> Labels:
+    """Labels [N]."""
+    return np.array([sample.label for sample in samples], np.int64)
+
+
+def groups_of(samples: Sequence[Sample]) -> Groups:
+    """Groups [N]."""
+    return np.array([sample.group for sample in samples], np.str_)
+
+
+def logits_of(
+    model: Model, samples: Sequence[Sample], change: Callable[[Picture], Picture] | None = None
+) -> Scores:
+    """Clip logits [N] of crops, each a clip of one frame, after an optional change of the stored picture."""
+    store = CropStore()
+
+    def pictures(part: Sequence[Sample]) -> list[Picture]:
+        read = [store.read(sample.uri) for sample in part]
+        return [change(picture) for picture in read] if change else read
+
+    parts = [
+        score_pictures(model, pictures(samples[start : start + _CROPS_PER_CALL]))
+        for start in range(0, len(samples), _CROPS_PER_CALL)
+    ]
+    return np.concatenate(parts)
+
+
+def score_pictures(model: Model, pictures: Sequence[Picture]) -> Scores:
+    """Clip logits [N] of square pictures of any size, each a clip of one frame."""
+    size = model.header.input.size
+    pixels = np.stack([resize(picture, size) for picture in pictures])[:, None]
+    scores = model.score(Clips(pixels, np.ones((len(pixels), 1), np.bool_)))
+    return np.array([score.logit for score in scores])
+
+
+def _degraded(look: Look) -> Callable[[Picture], Picture]:
+    return lambda picture: degrade(picture, look)
+
+
+def _auc_on_blends(model: Model, reals: Sequence[Sample]) -> float:
+    store, families = CropStore(), Families.held_out()
+    scores = []
+    for number, sample in enumerate(reals):
+        pair = self_blend(store.read(sample.uri), families, np.random.default_rng(number))
+        scores.append(score_pictures(model, pair))
+    return auc(np.tile(np.array([0, 1]), len(reals)), np.concatenate(scores))
+
+
+def fit_policy(labels: Labels, logits: Scores, groups: Groups, data: str) -> Policy:
+    """Calibration and thresholds from the logits of crops that were not trained on.
+
+    Args:
+        labels: [N].
+        logits: [N], of clips of one frame.
+        groups: [N], people.
+        data: In words, what was measured on.
+    """
+    calibration = calibrate(labels, logits)
+    scores = sigmoid(calibration.apply(logits))
+    flag, uncertain = (threshold_at(labels, scores, rate) for rate in (FLAG_FPR, UNCERTAIN_FPR))
+    policy = Policy(
+        policy_id="",
+        slope=calibration.slope,
+        bias=calibration.bias,
+        flag=flag,
+        flag_fpr=FLAG_FPR,
+        uncertain=uncertain,
+        uncertain_fpr=UNCERTAIN_FPR,
+        level="crop",
+        flag_interval=false_positive_interval(labels, scores, groups, flag),
+        uncertain_interval=false_positive_interval(labels, scores, groups, uncertain),
+        groups=len(set(groups[labels == 0].tolist())),
+        data=data,
+    )
+    digest = hashlib.sha256(msgspec.json.encode(policy)).hexdigest()
+    return replace(policy, policy_id=digest[:12])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a header says that figures do not."""
+
+    name: str
+    architecture: Architecture
+    input: Input
+    prior: float = 0.5
+    provenance: Mapping[str, str]
+
+
+def export(
+    path: Path, draft: Draft, tensors: Mapping[str, Tensor], validation: Sequence[Sample], data: str
+) -> tuple[WeightsFile, Figures]:
+    """Writes a float16 weights file with policy and golden output, and measures the very file.
+
+    Args:
+        path: Of the file; its folder exists.
+        draft: The rest of the header.
+        tensors: State of a `ResNeXtLSTM` of the draft's architecture, float32.
+        validation: Crops that nothing was trained on.
+        data: In words, what they are.
+    """
+    network = _rounded(draft.architecture, tensors)
+    state = network.state_dict()
+    unmeasured = Policy(
+        policy_id="unmeasured",
+        slope=1.0,
+        bias=0.0,
+        flag=0.5,
+        flag_fpr=FLAG_FPR,
+        uncertain=0.5,
+        uncertain_fpr=UNCERTAIN_FPR,
+        level="none",
+    )
+    first = write(path, _header(draft, unmeasured, network), state)
+    figures, logits = measure(Model(first), validation)
+    policy = fit_policy(labels_of(validation), logits, groups_of(validation), data)
+    return write(path, _header(draft, policy, network), state), figures
+
+
+def _rounded(architecture: Architecture, tensors: Mapping[str, Tensor]) -> ResNeXtLSTM:
+    """The network with the weights that a float16 file gives back: its golden output is that of the file."""
+    network = ResNeXtLSTM(architecture)
+    rounded = {name: t.half().float() if t.is_floating_point() else t for name, t in tensors.items()}
+    network.load_state_dict(rounded)
+    return network.eval()
+
+
+def _header(draft: Draft, policy: Policy, network: ResNeXtLSTM) -> Header:
+    header = Header(
+        name=draft.name,
+        architecture=draft.architecture,
+        input=draft.input,
+        storage="float16",
+        prior=draft.prior,
+        policy=policy,
+        golden_logit=0.0,
+        provenance=dict(draft.provenance),
+    )
+    return structs.replace(header, golden_logit=golden_logit(network, header))
