@@ -88,7 +88,7 @@ def failed(connection: duckdb.DuckDBPyConnection, limit: int | None = None) -> p
 
 
 def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
-    """The answer to one statement; no columns where the statement has none.
+    """The answer to a statement, of the last one where there are several; empty where it has none.
 
     Raises:
         InputError: the statement is wrong.
