@@ -7,9 +7,11 @@ seek per sample decodes ten times as much on files of usual GOP length.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import IO, Any, Self
 
 import av
@@ -63,11 +65,12 @@ class Video:
         self.ended_early = False
         self.size_changed = False
         self._frames: Iterator[av.VideoFrame] | None = None
+        self._pending: av.VideoFrame | None = None  # decoded, but not handed out
         self._container = _open(file, limits)
         try:
             self._stream = _video_stream(self._container, limits)
             self._start_s = self._stream_start_s()
-            self._first = self._read_first_frame()
+            self._first = self._pending = self._read_first_frame()
             self.info = self._probe()
         except VideoError:
             self._container.close()
@@ -88,10 +91,10 @@ class Video:
         Raises:
             VideoError: encrypted, or frames over a limit.
         """
-        frames = self._timed_frames(windows)
         if consecutive:
-            yield [frame for frame, _ in zip(frames, windows[0].times_s, strict=False)]
+            yield list(islice(self._timed_frames(math.inf), len(windows[0].times_s)))
             return
+        frames = self._timed_frames(windows[-1].times_s[-1] + _BEFORE_TARGET_S)
         current = next(frames, None)
         following = next(frames, None)
         for window in windows:
@@ -211,18 +214,17 @@ class Video:
                 self.frames_corrupt += bool(frame.is_corrupt)
                 yield frame
 
-    def _timed_frames(self, windows: list[Window]) -> Iterator[SampledFrame]:
-        """Frames in order of presentation time, the first one again, for as long as windows want them."""
-        end = windows[-1].times_s[-1] + _BEFORE_TARGET_S
+    def _timed_frames(self, end: float) -> Iterator[SampledFrame]:
+        """Frames in order of presentation time, the first one again, until one lies behind `end`."""
         last = -1.0
-        pending: av.VideoFrame | None = self._first
         while True:
-            frame = pending if pending is not None else next(self._decoded(), None)
-            pending = None
+            frame = self._pending if self._pending is not None else next(self._decoded(), None)
+            self._pending = None
             if frame is None:
                 return
             self.size_changed |= (frame.width, frame.height) != (self._first.width, self._first.height)
-            t_s = last + 1e-3 if frame.time is None else float(frame.time) - (self._start_s or 0.0)
+            known_s = self._time_s(frame)
+            t_s = last + 1e-3 if known_s is None else known_s
             if t_s <= last:
                 continue
             last = t_s
@@ -248,11 +250,44 @@ class Video:
                 return
         elif wanted_s - here < _JUMP_WITHOUT_INDEX_S:
             return
+        self._land(target_s)
+
+    def _land(self, target_s: float) -> None:
+        """Seek to a keyframe before the target, and look whether the first picture really lies before it.
+
+        A transport stream has no index: a seek there lands between keyframes, and pictures come only from
+        the next one on. Then further back is tried, in the end the start.
+        """
+        back_s = _BEFORE_TARGET_S
+        while not self._seek_before(target_s - back_s, target_s):
+            if back_s > target_s:
+                self._restart()
+                return
+            back_s *= 4
+
+    def _seek_before(self, wanted_s: float, target_s: float) -> bool:
+        """Seek to `wanted_s`; the keyframe found before the target waits as `_pending`; False if none."""
+        timestamp = int((wanted_s + (self._start_s or 0.0)) / float(self._stream.time_base))
         try:
             self._container.seek(timestamp, stream=self._stream, backward=True)
         except av.error.FFmpegError:
-            return  # not seekable: the forward pass goes on from here
-        self._frames = None
+            return True  # not seekable: the forward pass goes on from here
+        corrupt, self._frames = self.frames_corrupt, None
+        self._pending = self._key_frame_until(target_s)
+        self.frames_corrupt = corrupt  # what a landing between keyframes breaks is no damage
+        return self._pending is not None
+
+    def _key_frame_until(self, target_s: float) -> av.VideoFrame | None:
+        for frame in self._decoded():
+            t_s = self._time_s(frame)
+            if t_s is not None and t_s > target_s:
+                return None
+            if frame.key_frame or t_s is None:
+                return frame
+        return None
+
+    def _time_s(self, frame: av.VideoFrame) -> float | None:
+        return None if frame.time is None else float(frame.time) - (self._start_s or 0.0)
 
     def _aspect(self) -> Fraction:
         aspect = self._stream.sample_aspect_ratio
