@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detector.crops import crop
 from detector.errors import VideoError
 from detector.faces import Look
+from detector.identities import Embed, Embedding, join
 from detector.tracks import FaceTrack, SceneCounter, assign_persons, link
 from detector.types import (
     Clips,
@@ -55,27 +56,30 @@ class _Budget:
         return True
 
 
-def extract_clips(file: IO[bytes], options: ExtractOptions, look: Look) -> Extraction:
+def extract_clips(
+    file: IO[bytes], options: ExtractOptions, look: Look, embed: Embed | None = None
+) -> Extraction:
     """Decode, detect, track and crop one video.
 
     Args:
         file: the video, seekable, opened for reading in binary.
         options: what to sample and how to crop.
         look: the face detector.
+        embed: the embedding of a face, where `options.link_identities` asks for it.
 
     Returns:
         Facts and clips. A video that cannot be scored gives facts with `failure` set; nothing is raised.
     """
     try:
         with Video(file, options.limits) as video:
-            return _extract(video, options, look)
+            return _extract(video, options, look, embed)
     except VideoError as error:
         return _failed(error.reason, str(error))
     except MemoryError:
         return _failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
 
 
-def _extract(video: Video, options: ExtractOptions, look: Look) -> Extraction:
+def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | None) -> Extraction:
     see = _with_blue_first(look) if options.detector_bgr else look
     windows = plan_windows(video.info.duration_s, options.sampling)
     scenes, budget = SceneCounter(), _Budget(options.limits.max_clip_bytes)
@@ -83,20 +87,23 @@ def _extract(video: Video, options: ExtractOptions, look: Look) -> Extraction:
     reasons: list[TrackReason | None] = []
     clips: list[_Clip] = []
     times: list[list[float]] = []
+    embeddings: dict[int, Embedding] = {}
     consecutive = options.sampling.policy == "first"
     for window, frames in zip(windows, video.sample(windows, consecutive=consecutive), strict=True):
         here = link(window.index, *_look_at_window(video, frames, see, scenes))
         here.sort(key=lambda track: (-track.face_px, min(track.boxes)))
         why = _select(here, len(frames), options, budget)
-        clips += _crop_window(
-            video, frames, [t for t, r in zip(here, why, strict=True) if r is None], options
-        )
+        scored = {len(tracks) + i: track for i, track in enumerate(here) if why[i] is None}
+        clips += _crop_window(video, frames, list(scored.values()), options)
+        if embed is not None:
+            embeddings |= {i: _embed(video, frames, track, embed) for i, track in scored.items()}
         tracks += here
         reasons += why
         times.append([frame.t_s for frame in frames])
     if video.frames_decoded == 0:
         raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
     assign_persons(tracks)
+    join(tracks, embeddings)
     facts = _facts(video, len(windows), tracks, reasons, times)
     return Extraction(facts, _stack(clips, options))
 
@@ -168,6 +175,12 @@ def _crop_window(
             clip.pixels[clip.frames] = crop(rgb, box, options.crop)
             clip.frames += 1
     return clips
+
+
+def _embed(video: Video, frames: Sequence[SampledFrame], track: FaceTrack, embed: Embed) -> Embedding:
+    """The embedding of a track, from the frame in which the detector saw the face best."""
+    position = max(track.boxes, key=lambda p: track.boxes[p].score)
+    return embed(video.displayed(frames[position].frame), track.boxes[position])
 
 
 def _stack(clips: Sequence[_Clip], options: ExtractOptions) -> Clips:

@@ -123,7 +123,7 @@ class Model:
 
 
 def golden_clip(frames: int, size: int) -> Tensor:
-    """A fixed clip `[1, T, 3, size, size]` float32 in [-1, 1]: waves of several lengths, no random numbers."""
+    """A fixed clip `[1, T, 3, size, size]` float32 in [-1, 1]: waves of several lengths, nothing random."""
     t, y, x = torch.meshgrid(
         torch.arange(frames) / frames,
         torch.arange(size) / size,

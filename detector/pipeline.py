@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from detector import faces, verdict
+from detector import faces, identities, verdict
 from detector.extraction import extract_clips
 from detector.sandbox import Sandbox
 from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Facts, Policy, VideoResult
@@ -24,7 +24,8 @@ def extract(file: IO[bytes], options: ExtractOptions, sandbox: Sandbox | None) -
     """
     if sandbox is not None:
         return sandbox.extract(file, options)
-    return extract_clips(file, options, faces.load(options.detector))
+    embed = identities.load() if options.link_identities else None
+    return extract_clips(file, options, faces.load(options.detector), embed)
 
 
 def score(clips: Clips, model: Model) -> list[ClipScore]:

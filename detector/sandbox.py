@@ -58,8 +58,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Sandbox:
     """A helper process and its children. Use as a context manager; not for several threads at once."""
 
-    def __init__(self, detector: DetectorName = "yunet") -> None:
-        self._detector = detector
+    def __init__(self, detector: DetectorName = "yunet", *, link_identities: bool = False) -> None:
+        self._tools = [detector, *(["identities"] if link_identities else [])]
         self._helper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._start()
@@ -89,7 +89,7 @@ class Sandbox:
 
         Args:
             file: the open video; only its descriptor is handed on.
-            options: as for `extract_clips`; its detector must be the one that this sandbox was made for.
+            options: as for `extract_clips`; detector and linking must be those of this sandbox.
 
         Returns:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
@@ -113,9 +113,9 @@ class Sandbox:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).resolve().parent.parent)
-        faults = ["faults"] if os.environ.get(TEST_FAULTS) else []
+        words = self._tools + (["faults"] if os.environ.get(TEST_FAULTS) else [])
         self._helper = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, root, str(theirs.fileno()), self._detector, *faults],
+            [sys.executable, "-I", "-c", _BOOT, root, str(theirs.fileno()), *words],
             env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,

@@ -14,16 +14,19 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
+import numpy as np
 
-from detector import faults
+from detector import faces, faults, identities
 from detector.extraction import extract_clips
-from detector.faces import Look, load
+from detector.faces import Look
+from detector.identities import Embed
 from detector.sandbox import CLIPS_AT, Envelope, Outcome
-from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
+from detector.types import Clips, DetectorName, Extraction, ExtractOptions, FaceBox, Facts, Limits, Reason
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -31,41 +34,48 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main(argv: list[str]) -> None:
-    """Serve requests on the socket whose descriptor is `argv[0]`, with the detector named `argv[1]`."""
+    """Serve requests on the socket whose descriptor is `argv[0]`; the other words say what to load."""
     control = socket.socket(fileno=int(argv[0]))
-    detector: DetectorName = "hog" if argv[1] == "hog" else "yunet"
-    test_faults = argv[2:] == ["faults"]
+    test_faults = "faults" in argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole process group
-    look = load(detector)
-    _warm_up(look)
+    tools = _load("hog" if "hog" in argv else "yunet", link_identities="identities" in argv)
     control.send(b"ready")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
         if not message:
             return
         video, buffer = descriptors
-        outcome = _run_child(control, message, video, buffer, look, test_faults)
+        outcome = _run_child(control, message, video, buffer, tools, test_faults)
         os.close(video)
         os.close(buffer)
         control.send(msgspec.json.encode(outcome))
 
 
-def _warm_up(look: Look) -> None:
-    """Import and run everything once, so that no child has to; an empty file ends at once."""
-    import numpy as np
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    look: Look
+    embed: Embed | None
 
-    look(np.zeros((64, 64, 3), np.uint8), False)
-    extract_clips(io.BytesIO(b""), ExtractOptions(), look)
+
+def _load(detector: DetectorName, *, link_identities: bool) -> _Tools:
+    """Import and run everything once, so that no child has to; an empty file ends at once."""
+    tools = _Tools(faces.load(detector), identities.load() if link_identities else None)
+    blank = np.zeros((64, 64, 3), np.uint8)
+    tools.look(blank, False)
+    if tools.embed:
+        tools.embed(blank, FaceBox(8, 8, 48, 48, 1.0))
+    extract_clips(io.BytesIO(b""), ExtractOptions(), tools.look)
+    return tools
 
 
 def _run_child(
-    control: socket.socket, message: bytes, video: int, buffer: int, look: Look, test_faults: bool
+    control: socket.socket, message: bytes, video: int, buffer: int, tools: _Tools, test_faults: bool
 ) -> Outcome:
     options = msgspec.json.decode(message, type=ExtractOptions)
     helper = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(helper, options, video, buffer, look, test_faults)
+        _child(helper, options, video, buffer, tools, test_faults)
     timed_out = not _wait(pid, control, options.limits.wall_s)
     if timed_out:
         os.kill(pid, signal.SIGKILL)
@@ -96,7 +106,7 @@ def _wait(pid: int, control: socket.socket, wall_s: float) -> bool:
 
 
 def _child(
-    helper: int, options: ExtractOptions, video: int, buffer: int, look: Look, test_faults: bool
+    helper: int, options: ExtractOptions, video: int, buffer: int, tools: _Tools, test_faults: bool
 ) -> NoReturn:
     """Decode one video and end. Never returns to the helper's loop."""
     code = 70
@@ -106,7 +116,7 @@ def _child(
             try:
                 if test_faults:
                     faults.run(file, memory)
-                extraction = extract_clips(file, options, look)
+                extraction = extract_clips(file, options, tools.look, tools.embed)
             except MemoryError:
                 facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
                 extraction = Extraction(facts, Clips.none())

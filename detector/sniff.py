@@ -22,32 +22,42 @@ _MAGIC = (
     (b"#EXT", "a playlist"),
     (b"ffco", "a playlist"),
 )
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_STILL_BRANDS = (b"ftypheic", b"ftypavif", b"ftypmif1")
 
 
 def reason_to_refuse(file: IO[bytes], error: Exception, limits: Limits) -> VideoError:
     """The reason and message for a file that could not be opened, from its bytes and FFmpeg's error."""
     file.seek(0)
     head = file.read(4096)
-    if not head:
-        return VideoError(Reason.EMPTY_FILE, "the file has no bytes")
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            return VideoError(Reason.NOT_VIDEO, f"this is {name}, not a video")
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return VideoError(Reason.NOT_VIDEO, "this is a WebP image, not a video")
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        if b"ftypheic" in head or b"ftypavif" in head or b"ftypmif1" in head:
-            return VideoError(Reason.NOT_VIDEO, "this is a still image, not a video")
-        return VideoError(Reason.INCOMPLETE, "an MP4 without its index (moov): probably an unfinished upload")
-    if isinstance(error, av.error.MemoryError):
-        return VideoError(
-            Reason.TOO_MANY_STREAMS, f"more than {limits.max_streams} streams, or no memory to open it"
-        )
-    if _is_text(head):
-        return VideoError(Reason.NOT_VIDEO, "this is text, not a video")
-    if isinstance(error, av.error.ArgumentError):
-        return VideoError(Reason.UNSUPPORTED_FORMAT, "the container is not one of those that are opened")
+    other = next((name for magic, name in _MAGIC if head.startswith(magic)), None) or _still_image(head)
+    too_many = f"more than {limits.max_streams} streams, or no memory to open it"
+    cases: tuple[tuple[bool, Reason, str], ...] = (
+        (not head, Reason.EMPTY_FILE, "the file has no bytes"),
+        (other is not None, Reason.NOT_VIDEO, f"this is {other}, not a video"),
+        (
+            head[4:8] in _MP4_BOXES,
+            Reason.INCOMPLETE,
+            "an MP4 without its index: probably an unfinished upload",
+        ),
+        (isinstance(error, av.error.MemoryError), Reason.TOO_MANY_STREAMS, too_many),
+        (_is_text(head), Reason.NOT_VIDEO, "this is text, not a video"),
+        (
+            isinstance(error, av.error.ArgumentError),
+            Reason.UNSUPPORTED_FORMAT,
+            "the container is not one of those that are opened",
+        ),
+    )
+    for applies, reason, message in cases:
+        if applies:
+            return VideoError(reason, message)
     return VideoError(Reason.NOT_VIDEO, "no video container was recognised")
+
+
+def _still_image(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP image"
+    return "a still image" if head[4:12] in _STILL_BRANDS else None
 
 
 def _is_text(head: bytes) -> bool:

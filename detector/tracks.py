@@ -113,10 +113,10 @@ def link(window: int, frames: list[list[FaceBox]], scenes: list[int]) -> list[Fa
 
 
 def assign_persons(tracks: list[FaceTrack]) -> None:
-    """Number the persons: tracks of several windows with no scene cut between, of a similar size, either at
-    the same place or each the only face of its window.
+    """Number the persons: sets `person_id` of each track.
 
-    Sets `person_id` of each track. Where it is not sure, tracks stay separate persons.
+    Tracks of several windows are one person if no scene cut lies between, their sizes are similar, and they
+    are at the same place or each the only face of its window. Where that is not sure they stay separate.
     """
     latest: dict[int, FaceTrack] = {}
     before: list[FaceTrack] = []

@@ -169,7 +169,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractOptions:
-    """Everything that decides which pixels of a video reach the network."""
+    """Everything that decides which pixels of a video reach the network, and whose they are taken for."""
 
     sampling: Sampling = field(default_factory=Sampling)
     crop: CropSpec = field(default_factory=CropSpec)
@@ -178,6 +178,7 @@ class ExtractOptions:
     min_face_px: int = 40
     min_frames: int = 3
     max_tracks_per_window: int = 8
+    link_identities: bool = False
     limits: Limits = field(default_factory=Limits)
 
 

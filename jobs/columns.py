@@ -171,6 +171,31 @@ SCANS = pa.schema(
 )
 
 
+def described_as(schema: pa.Schema, stored: pa.Schema) -> pa.Schema:
+    """`schema` in the words of a table that is there already.
+
+    Delta refuses rows whose descriptions differ from the table's, and a later release may word one better.
+    """
+    return pa.schema([_described_as(f, _member(stored, f.name)) for f in schema])
+
+
+def _described_as(field: Field, stored: Field | None) -> Field:
+    if stored is None:
+        return field
+    kind = field.type
+    if isinstance(kind, pa.ListType) and isinstance(stored.type, pa.ListType):
+        kind = pa.list_(_described_as(kind.value_field, stored.type.value_field))
+    elif isinstance(kind, pa.StructType) and isinstance(stored.type, pa.StructType):
+        members = [kind.field(i) for i in range(kind.num_fields)]
+        kind = pa.struct([_described_as(member, _member(stored.type, member.name)) for member in members])
+    return pa.field(field.name, kind, nullable=field.nullable, metadata=stored.metadata)
+
+
+def _member(parent: pa.Schema | pa.StructType, name: str) -> Field | None:
+    index = parent.get_field_index(name)
+    return parent.field(index) if index >= 0 else None
+
+
 def video_id(uri: str, version: str) -> str:
     """The short key of a video version, 16 hex digits."""
     return hashlib.sha256(f"{uri}\0{version}".encode()).hexdigest()[:16]

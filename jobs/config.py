@@ -103,6 +103,11 @@ class ScanSettings(BaseModel):
         default=40,
         description="Faces whose box is smaller than this are counted but not scored: px, 8 to 1024.",
     )
+    link_identities: bool = Field(
+        default=False,
+        description="Join persons of several windows by face_recognition's embedding, a biometric template "
+        "that is made in memory and dropped with the video. false: by place and size only.",
+    )
     address: Text = Field(
         default="local",
         description="Where it runs: local starts Ray on this machine, anything else is the address of a Ray "
@@ -180,6 +185,7 @@ class ScanSettings(BaseModel):
             detector=self.detector or header.detector.name,
             detector_bgr=header.detector.colour == "bgr",
             min_face_px=self.min_face_px,
+            link_identities=self.link_identities,
             min_frames=min(ExtractOptions().min_frames, header.input.frames),
             limits=Limits(
                 wall_s=self.video_time_limit_s,

@@ -57,7 +57,7 @@ def explain(
         dtype=dtype,
     )
     planned = _listed(path)
-    sandbox = Sandbox(options.detector) if sandboxed else None
+    sandbox = Sandbox(options.detector, link_identities=options.link_identities) if sandboxed else None
     try:
         with open_listed(planned, settings.max_bytes) as file:
             result, extraction = scan_video(file, options, model, weights.header.policy, sandbox)

@@ -41,6 +41,11 @@ class FencedTable:
         """Version of the snapshot."""
         return self._delta.version()
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's own schema, with the descriptions that it was made with."""
+        return stored_schema(self._delta)
+
     def files(self) -> list[str]:
         """Paths of the Parquet files that make up the snapshot."""
         # Not file_uris(): it percent-encodes a local path that holds a space.
@@ -110,6 +115,12 @@ class FencedTable:
         # commit is not in, somebody optimized or purged; no scan claimed the table, so the plan still holds.
         self._delta = fresh
         return landed
+
+
+def stored_schema(delta: DeltaTable) -> pa.Schema:
+    """A table's schema as pyarrow's, with descriptions."""
+    exported: Any = delta.schema().to_arrow()  # of arro3, which pyarrow takes through the Arrow C interface
+    return pa.schema(exported)
 
 
 def _newest_commit(delta: DeltaTable) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped` within the block; elsewhere than in the main thread do nothing."""
+    """Turn SIGINT and SIGTERM into `Stopped` within the block; outside the main thread do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -52,7 +52,7 @@ class Extract:
     def __init__(self, options: ExtractOptions, max_bytes: int) -> None:
         self._options = options
         self._max_bytes = max_bytes
-        self._sandbox = Sandbox(options.detector)
+        self._sandbox = Sandbox(options.detector, link_identities=options.link_identities)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of a plan in, rows of `EXTRACTED` out."""

@@ -23,7 +23,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from detector.errors import InputError, StorageError, TableHeldError
-from jobs.fence import ZSTD, Event, FencedTable, held, storage_error
+from jobs.columns import described_as
+from jobs.fence import ZSTD, Event, FencedTable, held, storage_error, stored_schema
 from jobs.holder import Holder
 from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
 
@@ -144,7 +145,7 @@ class ResultsTable:
         """
         table = rows if isinstance(rows, pa.Table) else to_arrow(rows)
         if len(table):
-            self._commit("append", table)
+            self._commit("append", table.cast(described_as(RESULTS, self._fenced.schema)))
         return self.version
 
     def release(self) -> None:
@@ -178,7 +179,9 @@ class ResultsTable:
         path = self.output / "scans"
         try:
             _create(path, SCANS, [], {"delta.appendOnly": "true"})
-            write_deltalake(str(path), table, mode="append", writer_properties=ZSTD)
+            scans = DeltaTable(str(path))
+            table = table.cast(described_as(SCANS, stored_schema(scans)))
+            write_deltalake(scans, table, mode="append", writer_properties=ZSTD)
         except (DeltaError, OSError) as error:
             raise storage_error(path, error) from error
 
@@ -186,7 +189,11 @@ class ResultsTable:
         if self._holder is None:
             raise ValueError("claim the table before writing to it")
         with self._lock:
-            self._fenced.commit(event, self._holder, RESULTS.empty_table() if table is None else table)
+            self._fenced.commit(
+                event,
+                self._holder,
+                described_as(RESULTS, self._fenced.schema).empty_table() if table is None else table,
+            )
             self._last_commit = time.monotonic()
 
     def _renew(self) -> None:
