@@ -145,7 +145,7 @@ def query_summary(output: Output, *, as_json: Json = False) -> None:
 
 @query_app.command("flagged")
 def query_flagged(output: Output, *, as_json: Json = False) -> None:
-    """Flagged and uncertain videos, the highest score first."""
+    """Flagged videos, the highest score first, with the segments to look at."""
     _query(output, as_json, lambda query, con: query.flagged(con))
 
 
