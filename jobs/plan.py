@@ -123,7 +123,7 @@ class Plan:
 
 
 def plan(
-    listed: Iterable[Listed],
+    listed: Iterable[Listed] | pa.Table,
     table: ResultsTable | None,
     settings_id: str,
     *,
@@ -134,14 +134,14 @@ def plan(
     """The videos of `listed` that `table`, as its handle sees it, does not answer under `settings_id`.
 
     Args:
-        listed: What there is.
+        listed: What there is, as it comes or from `collect`.
         table: None where there is none yet.
         settings_id: Of this scan.
         retry: "failed" makes videos due once more that failed for good.
         limit: At most so many, the newest.
         shadow: True for a trial run.
     """
-    found = _arrow(listed)
+    found = listed if isinstance(listed, pa.Table) else collect(listed)
     with connect() as engine:
         engine.register("listed", found.append_column("n", pa.array(range(len(found)), pa.int64())))
         register_files(engine, "results", table.files() if table else [], RESULTS)
@@ -174,7 +174,8 @@ def plan(
     )
 
 
-def _arrow(listed: Iterable[Listed]) -> pa.Table:
+def collect(listed: Iterable[Listed]) -> pa.Table:
+    """A whole listing as a table of schema `LISTING`."""
     return pa.Table.from_batches(_batches(listed), LISTING)
 
 

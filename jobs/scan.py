@@ -18,14 +18,14 @@ from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.interrupt import Stopped, deferred, stoppable
 from jobs.listing import Listing
-from jobs.plan import Plan
+from jobs.plan import Plan, collect
 from jobs.plan import plan as make_plan
 from jobs.preparation import Preparation, prepare
 from jobs.progress import Progress
 from jobs.runner import Runner, open_runner
 from jobs.schema import failed_row, to_arrow
 from jobs.stages import Extract
-from jobs.summary import WORK_LEFT, Summary
+from jobs.summary import FINISHED, Summary
 from jobs.table import ResultsTable
 
 _WAVE_S = 1800.0
@@ -44,10 +44,11 @@ def run(
     job = prepare(settings)
     summary, progress = job.summary, Progress(job.summary, quiet=quiet)
     listing = Listing(settings.inputs, settings.include)
+    listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
     if dry_run:
-        return _say_only(job, listing, progress)
+        return _say_only(job, listing, listed, progress)
     with ResultsTable.create(job.output).claim(summary.scan_id) as table:
-        plan = make_plan(listing, table, job.settings_id, retry=_retry(settings), limit=settings.limit)
+        plan = make_plan(listed, table, job.settings_id, retry=_retry(settings), limit=settings.limit)
         summary.take(plan, listing.skipped)
         progress.say(summary.opening())
         _refuse_silent_rescan(plan, settings)
@@ -141,14 +142,14 @@ class _Results:
             self._job.summary.write(self._table.output)
 
 
-def _say_only(job: Preparation, listing: Listing, progress: Progress) -> Summary:
+def _say_only(job: Preparation, listing: Listing, listed: pa.Table, progress: Progress) -> Summary:
     """A dry run: the plan against the table as it is, without claiming or writing anything."""
     table = ResultsTable.open(job.output) if ResultsTable.exists(job.output) else None
-    plan = make_plan(listing, table, job.settings_id, retry=_retry(job.settings), limit=job.settings.limit)
+    plan = make_plan(listed, table, job.settings_id, retry=_retry(job.settings), limit=job.settings.limit)
     job.summary.take(plan, listing.skipped)
     progress.say(job.summary.opening())
     _refuse_silent_rescan(plan, job.settings)
-    job.summary.exit_code = WORK_LEFT if plan.to_do else 0
+    job.summary.exit_code = FINISHED
     return job.summary
 
 

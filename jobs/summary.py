@@ -27,7 +27,11 @@ _TOP_REASONS = 5
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """Counts of one scan. `written` are rows committed to the table, `examples` one uri per reason."""
+    """Counts of one scan, in videos.
+
+    `left` are due, but over the limit; `written` are rows committed to the table; `examples` one uri per
+    reason.
+    """
 
     output: str
     scan_id: str
@@ -39,6 +43,7 @@ class Summary:
     listed: int = 0
     already_done: int = 0
     to_do: int = 0
+    left: int = 0
     retried: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     written: int = 0
@@ -55,12 +60,14 @@ class Summary:
     def take(self, plan: Plan, skipped: Mapping[str, int]) -> None:
         """Note what there is to do."""
         self.listed, self.already_done, self.to_do = plan.listed, plan.done, plan.to_do
-        self.retried, self.skipped = plan.retried, dict(skipped)
+        self.left, self.retried, self.skipped = plan.due - plan.to_do, plan.retried, dict(skipped)
 
     def finish(self, max_failed: float | None) -> None:
         """Note the end; the exit code of a scan that was stopped stays."""
         self.finished_at = datetime.now(UTC)
-        if self.exit_code is None:
+        if self.exit_code is None and self.left:
+            self.exit_code = WORK_LEFT
+        elif self.exit_code is None:
             failed = self.failed and (max_failed is None or self.failed > max_failed * self.done)
             self.exit_code = SOME_FAILED if failed else FINISHED
 
@@ -113,6 +120,8 @@ class Summary:
         counts = (
             f"{self.listed:,} listed · {self.already_done:,} done · {self.to_do:,} to do{again}{left_out}"
         )
+        if self.left:
+            counts += f" · {self.left:,} left by the limit"
         return counts if self.to_do else f"{counts}: nothing to scan"
 
     def closing(self) -> str:
