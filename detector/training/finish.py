@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detector.crops import resize
 from detector.model import Model, golden_logit
-from detector.network import ResNeXtLSTM
+from detector.network import ClipNetwork, build
 from detector.training.data import CropStore, Sample
 from detector.training.degrade import Look, Window, degrade
 from detector.training.metrics import (
@@ -182,7 +182,7 @@ def export(
     Args:
         path: Of the file; its folder exists.
         draft: The rest of the header.
-        tensors: State of a `ResNeXtLSTM` of the draft's architecture, float32.
+        tensors: State of a network of the draft's architecture, float32.
         validation: Crops that nothing was trained on.
         data: In words, what they are.
     """
@@ -204,15 +204,15 @@ def export(
     return write(path, _header(draft, policy, network), state), figures
 
 
-def _rounded(architecture: Architecture, tensors: Mapping[str, Tensor]) -> ResNeXtLSTM:
+def _rounded(architecture: Architecture, tensors: Mapping[str, Tensor]) -> ClipNetwork:
     """The network with the weights that a float16 file gives back: its golden output is that of the file."""
-    network = ResNeXtLSTM(architecture)
+    network = build(architecture)
     rounded = {name: t.half().float() if t.is_floating_point() else t for name, t in tensors.items()}
     network.load_state_dict(rounded)
     return network.eval()
 
 
-def _header(draft: Draft, policy: Policy, network: ResNeXtLSTM) -> Header:
+def _header(draft: Draft, policy: Policy, network: ClipNetwork) -> Header:
     header = Header(
         name=draft.name,
         architecture=draft.architecture,

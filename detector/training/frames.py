@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from detector.crops import resize
 from detector.efficientnet import EfficientNetLite0, load_state
 from detector.errors import SettingsError
-from detector.network import ResNeXtLSTM
+from detector.network import ClipNetwork, build
 from detector.training.data import BatchOptions, CropStore, PairedCrops, Sample
 from detector.training.distil import Targets, cache_targets, normalised
 from detector.training.finish import Draft, Figures, export, labels_of
 from detector.training.loop import Cycle, CycleEnd, CycleOptions, Evaluate
 from detector.training.metrics import auc
-from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits, trunk_features
+from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.weights import Architecture, Input, WeightsFile, read
 
 _NETWORK = "network."
@@ -44,7 +44,7 @@ class FrameCycle:
     init_from: Path | None = None
     """Weights to start from, of the same architecture; None starts from the seed."""
     teacher: Path | None = None
-    """State dict of an `EfficientNetLite0` with one logit, as safetensors."""
+    """State dict of an `EfficientNetLite0` with one logit, as safetensors; for a ResNeXt only."""
     teacher_size: int = 128
     """Side of the teacher's input, px."""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def run(plan: FrameCycle) -> Outcome:
         SettingsError: `init_from` has another architecture.
     """
     torch.manual_seed(plan.batches.seed)
-    network = ResNeXtLSTM(plan.architecture)
+    network = build(plan.architecture)
     if plan.init_from is not None:
         network.load_state_dict(_start(plan.init_from, plan.architecture))
     objective = FrameObjective(network, plan.objective, _targets(plan))
@@ -131,10 +131,10 @@ def _evaluate(samples: Sequence[Sample], size: int) -> Evaluate:
     labels = labels_of(samples)
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        network = cast(ResNeXtLSTM, module.get_submodule("network"))
+        network = cast(ClipNetwork, module.get_submodule("network"))
         device = next(network.parameters()).device
         parts = [
-            frame_logits(network, trunk_features(network, normalised(part.to(device))).pooled)
+            frame_logits(network, normalised(part.to(device)))
             for part in torch.split(pixels, _CROPS_PER_CALL)
         ]
         return {"auc": auc(labels, torch.cat(parts).double().cpu().numpy())}

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from detector.efficientnet import EfficientNetLite0
-from detector.network import ResNeXtLSTM
+from detector.errors import SettingsError
+from detector.network import ResNeXtLSTM, build
 from detector.training.data import BatchOptions, CropStore, PairedCrops
 from detector.training.distil import cache_targets, normalised, under_window
 from detector.training.objective import FrameObjective, ObjectiveOptions
@@ -73,5 +74,8 @@ def test_a_student_learns_from_answers_and_ignores_them_for_blends(teacher, toy,
     torch.stack(list(losses.values())).sum().backward()
     assert objective.network.trunk.conv1.weight.grad is not None
     assert objective.network.lstm.weight_ih_l0.grad is None
+    other = build(Architecture(family="efficientnet_lite0_lstm", projection=16, hidden=8))
+    with pytest.raises(SettingsError, match="teacher"):
+        FrameObjective(other, ObjectiveOptions(), targets)
     blends = PairedCrops(toy, BatchOptions(size=32, batch=8, blended=1.0))[0]
     assert all(torch.isfinite(loss) for loss in objective(blends).values())

@@ -15,7 +15,7 @@ from detector.training.data import Batch, BatchOptions, PairedCrops
 from detector.training.distil import normalised
 from detector.training.loop import Cycle, CycleOptions, rate_at
 from detector.training.metrics import auc
-from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits, trunk_features
+from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.weights import Architecture
 
 ARCHITECTURE = Architecture(layers=(1, 1, 1, 1), groups=1, width_per_group=8, projection=16, hidden=8)
@@ -35,7 +35,7 @@ def _batches(toy, steps=20) -> PairedCrops:
 def _auc_on(batch: Batch):
     def evaluate(module: nn.Module) -> dict[str, float]:
         network = module.get_submodule("network")
-        logits = frame_logits(network, trunk_features(network, normalised(batch.frames)).pooled)
+        logits = frame_logits(network, normalised(batch.frames))
         return {"auc": auc(batch.labels.long().numpy(), logits.double().numpy())}
 
     return evaluate
