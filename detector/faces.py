@@ -43,7 +43,7 @@ def _load_yunet() -> Look:
 
     def at_raster(rgb: NDArray[np.uint8], longest: int) -> list[FaceBox]:
         height, width = rgb.shape[:2]
-        scale = min(1.0, longest / max(height, width))
+        scale = longest / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         if min(size) < _LEAST_SIDE:
             return []
@@ -55,9 +55,9 @@ def _load_yunet() -> Look:
         return [FaceBox(r[0] * fx, r[1] * fy, r[2] * fx, r[3] * fy, float(r[14])) for r in rows.tolist()]
 
     def look(rgb: NDArray[np.uint8], full: bool) -> list[FaceBox]:
-        longest = max(rgb.shape[:2])
-        rasters = (YUNET_FULL,) if full else tuple(r for r in YUNET_RASTERS if r < longest) or (longest,)
-        return _merge([box for raster in rasters for box in at_raster(rgb, raster)])
+        rasters = (YUNET_FULL,) if full else YUNET_RASTERS
+        sizes = dict.fromkeys(min(raster, max(rgb.shape[:2])) for raster in rasters)  # never enlarged
+        return _merge([box for longest in sizes for box in at_raster(rgb, longest)])
 
     return look
 

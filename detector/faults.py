@@ -6,10 +6,12 @@ Only where the environment variable _DEEPFAKE_SCAN_TEST_FAULTS was set when the 
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import os
 import signal
 import time
+from pathlib import Path
 from typing import IO
 
 MARK = b"DEEPFAKE-SCAN-FAULT:"
@@ -52,6 +54,43 @@ def _garbage(memory: mmap.mmap) -> None:
     os._exit(0)
 
 
+def _answer(memory: mmap.mmap, text: bytes) -> None:
+    """Hand back `text` in place of an extraction."""
+    memory[8 : 8 + len(text)] = text
+    memory[:8] = len(text).to_bytes(8, "little")
+    os._exit(0)
+
+
+def _huge_count(memory: mmap.mmap) -> None:
+    _answer(memory, b'{"facts": {}, "clip_frames": [%d]}' % 10**30)
+
+
+def _bad_text(memory: mmap.mmap) -> None:
+    _answer(memory, b'{"facts": {"message": "\xff\xfe"}, "clip_frames": []}')
+
+
+def _deep(memory: mmap.mmap) -> None:
+    depth = 100_000
+    _answer(memory, b'{"facts": {"more": %b%b}, "clip_frames": []}' % (b"[" * depth, b"]" * depth))
+
+
+def _more_clips(memory: mmap.mmap) -> None:
+    _answer(memory, b'{"facts": {}, "clip_frames": [10, 10]}')
+
+
+def _environment(memory: mmap.mmap) -> None:
+    """What the child can see of the environment and of open files, as the message of a failure."""
+    seen = {
+        "environ": dict(os.environ),
+        "started_with": sorted(
+            line.split("=")[0] for line in Path("/proc/self/environ").read_text().split("\0") if line
+        ),
+        "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+    }
+    facts = {"failure": "internal_error", "message": json.dumps(seen)}
+    _answer(memory, json.dumps({"facts": facts, "clip_frames": []}).encode())
+
+
 def _kill(_: mmap.mmap) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -64,4 +103,9 @@ _FAULTS = {
     "exit": _exit_early,
     "garbage": _garbage,
     "kill": _kill,
+    "huge_count": _huge_count,
+    "bad_text": _bad_text,
+    "deep": _deep,
+    "more_clips": _more_clips,
+    "environment": _environment,
 }

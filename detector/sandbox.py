@@ -19,10 +19,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Annotated, Self
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from detector.errors import DeepfakeScanError
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
@@ -42,7 +43,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a child hands back beside the pixels: facts, and how many frames each clip holds."""
 
     facts: Facts
-    clip_frames: list[int]
+    clip_frames: list[Annotated[int, Meta(ge=1, le=1 << 20)]]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -95,7 +96,7 @@ class Sandbox:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
             anything that a video can do.
         """
-        control = self._control or self._start()
+        control = self._ready()
         buffer = os.memfd_create("deepfake-scan", os.MFD_CLOEXEC)
         try:
             os.ftruncate(buffer, CLIPS_AT + options.limits.max_clip_bytes)
@@ -109,6 +110,12 @@ class Sandbox:
             return _read(buffer, options, outcome)
         finally:
             os.close(buffer)
+
+    def _ready(self) -> socket.socket:
+        """The socket of a helper that lives: one that died between two videos is not the next one's fault."""
+        if self._helper is not None and self._helper.poll() is not None:
+            self.close()
+        return self._control or self._start()
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -172,7 +179,7 @@ def _read(buffer: int, options: ExtractOptions, outcome: Outcome) -> Extraction:
             return _failed(Reason.DECODER_CRASH, "the decoding process returned no answer", outcome)
         try:
             envelope = msgspec.json.decode(memory[8 : 8 + length], type=Envelope)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _failed(Reason.DECODER_CRASH, "the decoding process returned garbage", outcome)
         counts = np.asarray(envelope.clip_frames, np.int64)
         clips = [track.clip for track in envelope.facts.tracks if track.clip is not None]

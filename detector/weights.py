@@ -123,10 +123,19 @@ class WeightsFile:
         return f"WeightsFile({self.header.name}, {self.weights_id}, {len(self.data)} bytes)"
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors as float32, on the CPU."""
+        """The tensors on the CPU, as float32 unless they are counters.
+
+        Raises:
+            WeightsError: the index of the tensors is damaged.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        return {name: tensor.float() for name, tensor in load(self.data).items()}
+        try:
+            stored = load(self.data)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise WeightsError(f"weights {self.header.name}: the tensors cannot be read: {error}") from error
+        return {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
 
 
 def bundled() -> Path:
@@ -197,7 +206,18 @@ def parse(data: bytes, name: str, digest: str) -> WeightsFile:
         header = msgspec.json.decode(text, type=Header)
     except (msgspec.DecodeError, TypeError) as error:
         raise WeightsError(f"weights {name}: the header does not fit this release: {error}") from error
-    return WeightsFile(header, _weights_id(header, index, data[8 + length :]), digest, data)
+    tensors = data[8 + length :]
+    if len(tensors) != _end_of_tensors(index):
+        raise WeightsError(f"weights {name}: the tensors are cut off, or something follows them")
+    return WeightsFile(header, _weights_id(header, index, tensors), digest, data)
+
+
+def _end_of_tensors(index: Mapping[str, Any]) -> int:
+    """Bytes that the index names, -1 where it is damaged."""
+    try:
+        return max((int(entry["data_offsets"][1]) for entry in index.values()), default=0)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return -1
 
 
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> WeightsFile:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -73,7 +74,7 @@ def spans(result: VideoResult) -> list[tuple[int, float, float]]:
 
 @given(value=st.floats(-1e6, 1e6), slope=st.floats(0.01, 10), bias=st.floats(-10, 10))
 def test_a_score_is_a_probability_whatever_the_logit(value: float, slope: float, bias: float) -> None:
-    policy = Policy(**{f: getattr(POLICY, f) for f in Policy.__slots__} | {"slope": slope, "bias": bias})
+    policy = replace(POLICY, slope=slope, bias=bias)
 
     assert 0 <= calibrated(value, policy) <= 1
 
@@ -84,7 +85,7 @@ def test_a_higher_logit_never_gives_a_lower_score(a: float, b: float) -> None:
 
 
 def test_slope_and_bias_are_applied_to_the_logit() -> None:
-    policy = Policy(**{f: getattr(POLICY, f) for f in Policy.__slots__} | {"slope": 2.0, "bias": -1.0})
+    policy = replace(POLICY, slope=2.0, bias=-1.0)
 
     assert calibrated(0.5, policy) == pytest.approx(0.5)
     assert calibrated(1.0, policy) == pytest.approx(1 / (1 + math.exp(-1)))

@@ -1,0 +1,248 @@
+"""Whatever happens in the child costs one video one row; nothing else is lost and nothing is left behind."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector import faces, faults
+from detector.extraction import extract_clips
+from detector.sandbox import TEST_FAULTS, Sandbox
+from detector.types import Extraction, ExtractOptions, Facts, Limits, Reason, Sampling
+from tests.media import long_gop_clip, moving_face, write_video
+
+OPTIONS = ExtractOptions(sampling=Sampling(windows=1, frames=4))
+# Tight where a fault runs into a limit: one second of CPU or wall time, an eighth of a gigabyte.
+LIMITS = {
+    "hang": Limits(wall_s=1),
+    "spin": Limits(cpu_s=1),
+    "leak": Limits(memory_bytes=128 << 20),
+}
+REASONS = {
+    "segfault": (Reason.DECODER_CRASH, "SIGSEGV"),
+    "kill": (Reason.DECODER_CRASH, "SIGKILL"),
+    "hang": (Reason.DECODE_TIMEOUT, "after 1 s"),
+    "spin": (Reason.DECODE_TIMEOUT, "CPU time"),
+    "leak": (Reason.DECODE_MEMORY, "memory"),
+    "exit": (Reason.DECODER_CRASH, "no answer"),
+    "garbage": (Reason.DECODER_CRASH, "garbage"),
+    "huge_count": (Reason.DECODER_CRASH, "garbage"),
+    "bad_text": (Reason.DECODER_CRASH, "garbage"),
+    "deep": (Reason.DECODER_CRASH, "garbage"),
+    "more_clips": (Reason.DECODER_CRASH, "do not fit"),
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TEST_FAULTS, "1")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-children")
+        with Sandbox() as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One face, 1 s."""
+    frames = moving_face(10, (320, 180), fps=10, face_px=90)
+    return write_video(tmp_path_factory.mktemp("video") / "a.mp4", frames, fps=10)
+
+
+@pytest.fixture(scope="module")
+def expected(video: Path) -> Extraction:
+    """What the video gives without a sandbox."""
+    with video.open("rb") as file:
+        return extract_clips(file, OPTIONS, faces.load("yunet"))
+
+
+def extract(sandbox: Sandbox, path: Path, options: ExtractOptions = OPTIONS) -> Extraction:
+    with path.open("rb") as file:
+        return sandbox.extract(file, options)
+
+
+def fault(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.mp4"
+    path.write_bytes(faults.MARK + name.encode() + b"\n")
+    return path
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """A process that runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
+        time.sleep(0.02)
+
+
+class Hanging:
+    """A video that hangs in its own thread, so that the test can look at the processes."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.result: Extraction | None = None
+        path = fault(folder, "hang")
+        options = replace(OPTIONS, limits=Limits(wall_s=60))
+        assert sandbox.helper_pid is not None
+        self.helper = sandbox.helper_pid
+        self._thread = threading.Thread(target=lambda: self._run(sandbox, path, options))
+        self._thread.start()
+        wait_for("the child of the hanging video", lambda: children(self.helper))
+        (self.child,) = children(self.helper)
+
+    def _run(self, sandbox: Sandbox, path: Path, options: ExtractOptions) -> None:
+        self.result = extract(sandbox, path, options)
+
+    def end(self) -> Facts:
+        self._thread.join(30)
+        assert self.result is not None, "the hanging video has no answer"
+        return self.result.facts
+
+
+# --- the same answer ------------------------------------------------------------------------------------
+
+
+def test_the_sandbox_changes_nothing_about_the_answer(
+    sandbox: Sandbox, video: Path, expected: Extraction
+) -> None:
+    got = extract(sandbox, video)
+
+    assert got.facts == expected.facts
+    assert len(got.clips) == 1
+    assert np.array_equal(got.clips.pixels, expected.clips.pixels)
+    assert np.array_equal(got.clips.mask, expected.clips.mask)
+    assert got.cpu_s > 0
+
+
+def test_a_refusal_comes_through_with_its_words(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_text("This is not a video.\n" * 20)
+    facts = extract(sandbox, path).facts
+
+    assert (facts.failure, facts.message) == (Reason.NOT_VIDEO, "this is text, not a video")
+
+
+def test_each_video_gets_its_own_child_of_one_helper(sandbox: Sandbox, video: Path) -> None:
+    helper = sandbox.helper_pid
+    for _ in range(3):
+        extract(sandbox, video)
+
+    assert sandbox.helper_pid == helper
+    assert helper is not None
+    assert children(helper) == []
+
+
+# --- faults ---------------------------------------------------------------------------------------------
+
+
+def test_every_fault_has_its_test() -> None:
+    assert set(faults._FAULTS) == {*REASONS, "environment"}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_fault_costs_its_video_one_row_and_its_neighbours_nothing(
+    sandbox: Sandbox, video: Path, expected: Extraction, tmp_path: Path, name: str
+) -> None:
+    reason, word = REASONS[name]
+    helper = sandbox.helper_pid
+    broken = extract(
+        sandbox, fault(tmp_path, name), replace(OPTIONS, limits=LIMITS.get(name, OPTIONS.limits))
+    )
+
+    assert broken.facts.failure is reason, broken.facts.message
+    assert word in broken.facts.message
+    assert len(broken.clips) == 0
+    assert sandbox.helper_pid == helper, "the helper did not survive"
+    assert extract(sandbox, video).facts == expected.facts, "the next video got another answer"
+
+
+def test_faults_run_nowhere_but_in_tests(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TEST_FAULTS, raising=False)
+    with Sandbox() as plain:
+        assert extract(plain, fault(tmp_path, "kill")).facts.failure is Reason.NOT_VIDEO
+
+
+def test_the_child_sees_no_environment_and_no_files_but_its_own(sandbox: Sandbox, tmp_path: Path) -> None:
+    seen = json.loads(extract(sandbox, fault(tmp_path, "environment")).facts.message)
+
+    assert seen["environ"] == {}
+    assert set(seen["started_with"]) <= {"LC_CTYPE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+    # three standard ones to nowhere, the video, the buffer twice (mmap keeps its own), the list itself
+    assert seen["descriptors"] <= 7
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+
+def test_a_helper_that_dies_between_videos_costs_nothing(
+    sandbox: Sandbox, video: Path, expected: Extraction
+) -> None:
+    helper = sandbox.helper_pid
+    assert helper is not None
+    os.kill(helper, signal.SIGKILL)
+    wait_for("the end of the helper", lambda: not alive(helper))
+
+    assert extract(sandbox, video).facts == expected.facts
+    assert sandbox.helper_pid != helper
+
+
+def test_a_helper_that_dies_with_a_video_costs_that_video_and_takes_its_child_along(
+    sandbox: Sandbox, video: Path, expected: Extraction, tmp_path: Path
+) -> None:
+    extract(sandbox, video)
+    hanging = Hanging(sandbox, tmp_path)
+    os.kill(hanging.helper, signal.SIGKILL)
+
+    assert hanging.end().failure is Reason.DECODER_CRASH
+    wait_for("the end of the child", lambda: not alive(hanging.child))
+    assert extract(sandbox, video).facts == expected.facts
+
+
+def test_closing_leaves_no_process_behind(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TEST_FAULTS, "1")
+    sandbox = Sandbox()
+    hanging = Hanging(sandbox, tmp_path)
+    sandbox.close()
+
+    hanging.end()
+    wait_for("the end of helper and child", lambda: not alive(hanging.helper) and not alive(hanging.child))
+    assert sandbox.helper_pid is None
+    sandbox.close()
+
+
+def test_a_sandbox_that_was_closed_starts_again(video: Path, expected: Extraction, sandbox: Sandbox) -> None:
+    sandbox.close()
+
+    assert extract(sandbox, video).facts == expected.facts
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+def test_a_child_at_1080p_needs_at_most_300_mb_with_its_clips(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = long_gop_clip(tmp_path / "long.mp4", 3)
+    extraction = extract(sandbox, path, ExtractOptions())
+
+    assert len(extraction.clips) == 2
+    assert 50e6 < extraction.peak_bytes <= 300e6, f"{extraction.peak_bytes / 1e6:.0f} MB"
