@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.errors import WeightsError
-from detector.network import ResNeXtLSTM
+from detector.network import ClipNetwork, build
 from detector.types import Clips, ClipScore
 from detector.weights import Header, WeightsFile
 
@@ -36,12 +36,10 @@ class Model:
     """
 
     def __init__(self, weights: WeightsFile, *, dtype: Dtype = "float32", device: Device = "cpu") -> None:
-        if weights.header.architecture.family != "resnext_lstm":
-            raise WeightsError(f"weights of the family {weights.header.architecture.family} cannot run yet")
         self.header = weights.header
         self.weights_id = weights.weights_id
         self.dtype, self.device = dtype, device
-        self._net = ResNeXtLSTM(weights.header.architecture)
+        self._net = build(weights.header.architecture)
         try:
             self._net.load_state_dict(weights.tensors())
         except RuntimeError as error:
@@ -134,7 +132,7 @@ def golden_clip(frames: int, size: int) -> Tensor:
     return torch.stack(channels, 1).unsqueeze(0)
 
 
-def golden_logit(net: ResNeXtLSTM, header: Header) -> float:
+def golden_logit(net: ClipNetwork, header: Header) -> float:
     """The clip logit of the golden clip, on the CPU in float32; `net` must be in evaluation mode."""
     frames = min(header.input.frames, 4)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""ResNeXt features per frame, an LSTM over them, and a frame head beside it."""
+"""Features per frame, an LSTM over them, and a frame head beside it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from detector.efficientnet import FEATURES, EfficientNetLite0
 from detector.weights import Architecture
 
 
-class ResNeXtLSTM(nn.Module):
-    """Two logits per clip from one pass of the trunk: of the sequence, and of each frame on its own.
+class ClipNetwork(nn.Module):
+    """Two logits per clip from one pass of a trunk: of the sequence, and of each frame on its own.
 
-    ResNeXt after Xie et al. 2017 (arXiv 1611.05431) by torchvision; LSTM over time, batch first; the
-    sequence logit is a linear layer on the mean of the LSTM's outputs over the frames that the mask holds.
+    An LSTM over time, batch first; the sequence logit is a linear layer on the mean of the LSTM's outputs
+    over the frames that the mask holds. Subclasses bring the trunk: `[B, 3, H, W]` -> `[B, width]`.
     """
 
-    def __init__(self, arch: Architecture) -> None:
+    def __init__(self, trunk: nn.Module, width: int, arch: Architecture) -> None:
         super().__init__()
-        self.trunk = ResNet(
-            Bottleneck, list(arch.layers), groups=arch.groups, width_per_group=arch.width_per_group
-        )
-        features = self.trunk.fc.in_features
-        self.trunk.fc = nn.Identity()
-        self.projection = nn.Linear(features, arch.projection)
+        self.trunk = trunk
+        self.projection = nn.Linear(width, arch.projection)
         self.lstm = nn.LSTM(
             input_size=arch.projection, hidden_size=arch.hidden, batch_first=True, bias=arch.lstm_bias
         )
@@ -62,3 +59,30 @@ class ResNeXtLSTM(nn.Module):
         """`heads` of `features`: frames `[N, T, 3, H, W]`, mask `[N, T] bool`."""
         features = self.features(frames.flatten(0, 1))
         return self.heads(features.view(*mask.shape, -1), mask)
+
+
+class ResNeXtLSTM(ClipNetwork):
+    """The trunk is a ResNeXt (Xie et al. 2017, arXiv 1611.05431) by torchvision."""
+
+    trunk: ResNet
+
+    def __init__(self, arch: Architecture) -> None:
+        trunk = ResNet(
+            Bottleneck, list(arch.layers), groups=arch.groups, width_per_group=arch.width_per_group
+        )
+        width = trunk.fc.in_features
+        trunk.fc = nn.Identity()
+        super().__init__(trunk, width, arch)
+
+
+class EfficientNetLite0LSTM(ClipNetwork):
+    """The trunk is EfficientNet-Lite0 (Tan & Le 2019, arXiv 1905.11946); it can start pretrained."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__(EfficientNetLite0(outputs=0), FEATURES, arch)
+
+
+def build(arch: Architecture) -> ClipNetwork:
+    """The network that a weights file's header describes, with random weights."""
+    families = {"resnext_lstm": ResNeXtLSTM, "efficientnet_lite0_lstm": EfficientNetLite0LSTM}
+    return families[arch.family](arch)
