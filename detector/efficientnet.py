@@ -154,9 +154,9 @@ class EfficientNetLite0(nn.Module):
 
 def load_state(network: EfficientNetLite0, state: dict[str, Tensor]) -> None:
     """Loads a state dict of any floating dtype; a last layer of another width is left as initialised."""
-    own = network.state_dict()
     fits = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    for name in ("_fc.weight", "_fc.bias"):
-        if fits[name].shape != own[name].shape:
-            fits[name] = own[name]
+    own = {name: value for name, value in network.state_dict().items() if name.startswith("_fc.")}
+    for name, value in own.items():
+        if name not in fits or fits[name].shape != value.shape:
+            fits[name] = value
     network.load_state_dict(fits)

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from detector.crops import resize
 from detector.efficientnet import EfficientNetLite0, load_state
-from detector.errors import SettingsError
 from detector.network import ClipNetwork, build
+from detector.training.curves import draw_curves
 from detector.training.data import BatchOptions, CropStore, PairedCrops, Sample
 from detector.training.distil import Targets, cache_targets, normalised
 from detector.training.finish import Draft, Figures, export, labels_of
 from detector.training.loop import Cycle, CycleEnd, CycleOptions, Evaluate
 from detector.training.metrics import auc
 from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
-from detector.weights import Architecture, Input, WeightsFile, read
+from detector.training.start import start_from
+from detector.weights import Architecture, Input, WeightsFile
 
 _NETWORK = "network."
 _CROPS_PER_CALL = 64
@@ -36,13 +37,13 @@ class FrameCycle:
     train: Sequence[Sample]
     validation: Sequence[Sample]
     folder: Path
-    """State of the cycle, the teacher's answers, and at the end `NAME.safetensors`."""
+    """State of the cycle, the teacher's answers, and at the end `curves.png` and `NAME.safetensors`."""
     batches: BatchOptions = field(default_factory=BatchOptions)
     cycle: CycleOptions = field(default_factory=CycleOptions)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     architecture: Architecture = field(default_factory=Architecture)
     init_from: Path | None = None
-    """Weights to start from, of the same architecture; None starts from the seed."""
+    """Weights or an ImageNet checkpoint, see `start_from`; None starts from the seed."""
     teacher: Path | None = None
     """State dict of an `EfficientNetLite0` with one logit, as safetensors; for a ResNeXt only."""
     teacher_size: int = 128
@@ -66,12 +67,12 @@ def run(plan: FrameCycle) -> Outcome:
 
     Raises:
         InputError: The samples do not make pairs.
-        SettingsError: `init_from` has another architecture.
+        WeightsError: `init_from` has another architecture.
     """
     torch.manual_seed(plan.batches.seed)
     network = build(plan.architecture)
     if plan.init_from is not None:
-        network.load_state_dict(_start(plan.init_from, plan.architecture))
+        start_from(network, plan.init_from, plan.architecture)
     objective = FrameObjective(network, plan.objective, _targets(plan))
     batches = PairedCrops(plan.train, plan.batches)
     evaluate = _evaluate(plan.validation, plan.batches.size)
@@ -79,6 +80,7 @@ def run(plan: FrameCycle) -> Outcome:
     end = cycle.run()
     if not end.finished:
         return Outcome(end)
+    draw_curves(plan.folder)
     weights, figures = export(
         plan.folder / f"{plan.name}.safetensors",
         draft_of(plan),
@@ -102,16 +104,6 @@ def draft_of(plan: FrameCycle) -> Draft:
         input=Input(size=plan.batches.size),
         provenance=plan.provenance,
     )
-
-
-def _start(path: Path, architecture: Architecture) -> dict[str, Tensor]:
-    weights = read(path)
-    if weights.header.architecture != architecture:
-        raise SettingsError(
-            f"{path} holds {weights.header.architecture}, the cycle trains {architecture}",
-            hint="Give the cycle the architecture of the weights that it starts from.",
-        )
-    return weights.tensors()
 
 
 def _targets(plan: FrameCycle) -> Targets | None:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from detector.efficientnet import EfficientNetLite0
-from detector.errors import SettingsError
+from detector.errors import WeightsError
 from detector.training.data import BatchOptions
 from detector.training.frames import FrameCycle, run
 from detector.training.loop import CycleOptions
@@ -36,6 +36,7 @@ def test_a_cycle_ends_in_a_weights_file_that_the_next_starts_from(toy, tmp_path:
     assert first.end.finished
     assert first.figures is not None
     assert first.figures.auc == 1.0
+    assert (tmp_path / "first" / "curves.png").stat().st_size > 1000
     path = tmp_path / "first" / "toy.safetensors"
     second = run(_plan(toy, tmp_path / "second", 1, init_from=path))
     assert second.figures is not None
@@ -46,7 +47,7 @@ def test_weights_of_another_architecture_are_refused(toy, tmp_path: Path):
     run(_plan(toy, tmp_path / "first", 1))
     plan = _plan(toy, tmp_path / "second", 1, init_from=tmp_path / "first" / "toy.safetensors")
     other = Architecture(layers=(1, 1, 1, 1), groups=1, width_per_group=4, projection=16, hidden=8)
-    with pytest.raises(SettingsError, match="architecture"):
+    with pytest.raises(WeightsError, match="architecture"):
         run(FrameCycle(**{name: getattr(plan, name) for name in plan.__slots__} | {"architecture": other}))
 
 
