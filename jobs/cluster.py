@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import sys
@@ -125,15 +126,17 @@ class Cluster:
         Raises:
             ClusterError: the pools did not start, or Ray ended.
         """
-        pools = self.pools
+        pools, batch = self.pools, 1 if alone else self.pools.score_batch
         videos = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
-        extracted = self._stage(videos, *self._extract, 1, pools.extract, num_cpus=pools.extract_cpus)
+        extracted = self._stage(
+            videos, *self._extract, 1, min(pools.extract, len(plan)), num_cpus=pools.extract_cpus
+        )
         rows = self._stage(
             extracted,
             Score,
             (self._scoring,),
-            1 if alone else pools.score_batch,
-            pools.score,
+            batch,
+            min(pools.score, math.ceil(len(plan) / batch)),
             num_cpus=pools.score_cpus,
             num_gpus=pools.score_gpus,
         )
