@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from detector.errors import InputError
-from detector.training.data import CropStore, Picture, Sample
+from detector.training.data import CropStore, Sample
+from detector.training.degrade import Picture
 from detector.training.metrics import auc, sigmoid
 
 LEAK = 0.65

@@ -9,10 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.training.degrade import jpeg
+from detector.training.degrade import Picture, jpeg
 
-Picture = NDArray[np.uint8]
-"""[H, W, 3] uint8, RGB."""
 Mask = NDArray[np.float32]
 """[H, W] float32, 0 to 1."""
 Points = NDArray[np.float64]

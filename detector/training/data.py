@@ -21,17 +21,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from detector.crops import resize
 from detector.errors import InputError
-from detector.training.degrade import Look, Window, degrade, draw_look, draw_window
+from detector.training.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.training.selfblend import Families, self_blend
-
-Picture = NDArray[np.uint8]
-"""[H, W, 3] uint8, RGB."""
 
 _LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 _REQUIRED = ("uri", "label", "group")

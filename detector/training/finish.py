@@ -10,14 +10,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.crops import resize
 from detector.model import Model, golden_logit
 from detector.network import ClipNetwork, build
 from detector.training.data import CropStore, Sample
-from detector.training.degrade import Look, Window, degrade
+from detector.training.degrade import Look, Picture, Window, degrade
 from detector.training.metrics import (
     Groups,
     Labels,
@@ -37,8 +36,6 @@ from detector.weights import Architecture, Header, Input, WeightsFile, write
 FLAG_FPR = 0.01
 UNCERTAIN_FPR = 0.05
 
-Picture = NDArray[np.uint8]
-"""[H, W, 3] uint8, RGB."""
 
 _CROPS_PER_CALL = 64
 

@@ -24,12 +24,12 @@ from detector.training.blendparts import (
     Change,
     Join,
     Mask,
-    Picture,
     Shape,
     Values,
     Warp,
     clipped,
 )
+from detector.training.degrade import Picture
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
