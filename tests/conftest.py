@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,35 @@ def shared_data() -> Path:
     if missing := why_missing(folder):
         pytest.skip(missing)
     return folder
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file with a small untrained network, so that no test depends on what ships."""
+    from tests.seeded import seeded_weights
+
+    path = tmp_path_factory.mktemp("weights") / "seeded.safetensors"
+    seeded_weights(path)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The videos of `tests.scans.VIDEOS`, and what one scan in this process made of them."""
+
+    videos: Path
+    output: Path
+    exit_code: int | None
+    closing: str
+
+
+@pytest.fixture(scope="session")
+def scanned(tmp_path_factory: pytest.TempPathFactory, seeded: Path) -> Scanned:
+    """A finished scan, to be read only. Tests that use it share the xdist group `scans`."""
+    from jobs.scan import run
+    from tests.scans import make_videos, scan_settings
+
+    folder = tmp_path_factory.mktemp("scanned")
+    videos = make_videos(folder / "videos")
+    summary = run(scan_settings(videos, folder / "out", seeded), quiet=True)
+    return Scanned(videos, folder / "out", summary.exit_code, summary.closing())

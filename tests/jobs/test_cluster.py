@@ -1,0 +1,108 @@
+from typing import Any
+
+import pytest
+
+from detector.errors import ClusterError
+from jobs.cluster import Pools, plan_pools
+from jobs.config import load
+
+
+def pools(cpus: float, gpus: float = 0, **flags: Any) -> Pools:
+    return plan_pools(load(overrides=flags).settings, cpus, gpus)
+
+
+def cores(planned: Pools) -> float:
+    return planned.extract * planned.extract_cpus + planned.score * planned.score_cpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "expected"),
+    [
+        (1, Pools(1, 0.75, 1, 0.25, 0, 4)),
+        (2, Pools(2, 0.75, 1, 0.5, 0, 4)),
+        (4, Pools(4, 0.75, 1, 1.0, 0, 4)),
+        (8, Pools(8, 0.75, 2, 1.0, 0, 4)),
+        (64, Pools(64, 0.75, 16, 1.0, 0, 4)),
+    ],
+)
+def test_without_a_gpu_every_core_extracts_and_the_network_gets_the_rest(cpus: int, expected: Pools) -> None:
+    assert pools(cpus) == expected
+    assert cores(expected) <= cpus
+
+
+@pytest.mark.parametrize("cpus", range(1, 130))
+@pytest.mark.parametrize("gpus", [0, 1, 8])
+def test_what_is_planned_by_itself_fits_or_is_refused(cpus: int, gpus: int) -> None:
+    try:
+        planned = pools(cpus, gpus)
+    except ClusterError:
+        assert cpus < gpus + 1, "a machine with a core per GPU and one more is good enough"
+        return
+    assert cores(planned) <= cpus
+    assert planned.score * planned.score_gpus <= gpus or not gpus
+    assert planned.extract >= 1
+    assert planned.score >= 1
+    assert planned.on_gpu == bool(gpus)
+
+
+def test_a_node_with_a_gpu_keeps_a_core_for_each_scoring_actor() -> None:
+    assert pools(16, 1) == Pools(15, 1.0, 1, 1.0, 1.0, 16)
+
+
+def test_a_cluster_of_gpu_nodes_scores_on_all_of_them() -> None:
+    assert pools(128, 8) == Pools(120, 1.0, 8, 1.0, 1.0, 16)
+
+
+@pytest.mark.parametrize(("share", "actors"), [(0.5, 2), (0.25, 4), (1 / 3, 3), (0.1, 10)])
+def test_a_fraction_of_a_gpu_makes_as_many_actors_as_fit(share: float, actors: int) -> None:
+    planned = pools(16, 1, gpus_per_score_actor=share)
+    assert (planned.score, planned.score_gpus) == (actors, share)
+    assert planned.extract == 16 - actors
+
+
+def test_a_gpu_is_left_alone_if_the_settings_say_so() -> None:
+    assert not pools(16, 1, device="cpu").on_gpu
+
+
+def test_settings_win_over_the_arithmetic() -> None:
+    planned = pools(16, 2, extract_actors=3, score_actors=1, score_batch=64)
+    assert (planned.extract, planned.score, planned.score_batch) == (3, 1, 64)
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:
+    with pytest.raises(ClusterError, match="this cluster has no GPU") as refused:
+        pools(8, 0, device="cuda")
+    assert "device: auto" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "flags", "arithmetic"),
+    [
+        (
+            2,
+            0,
+            {"extract_actors": 4},
+            "2 CPU cores, but 4 extracting actors x 0.75 + 1 scoring actors x 0.1 = 3.1",
+        ),
+        (
+            4,
+            1,
+            {"score_actors": 2},
+            "1 GPUs, but 2 extracting actors x 0 + 2 scoring actors x 1 = 2",
+        ),
+        (
+            1,
+            1,
+            {},
+            "1 CPU cores, but 1 extracting actors x 1 + 1 scoring actors x 1 = 2",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_with_the_arithmetic(
+    cpus: int, gpus: int, flags: dict[str, Any], arithmetic: str
+) -> None:
+    with pytest.raises(ClusterError) as refused:
+        pools(cpus, gpus, **flags)
+    assert arithmetic in refused.value.message
+    assert "extract_actors" in refused.value.hint
+    assert refused.value.exit_code == 4
