@@ -25,7 +25,7 @@ from jobs.progress import Progress
 from jobs.runner import Runner, open_runner
 from jobs.schema import failed_row, to_arrow
 from jobs.stages import Extract
-from jobs.summary import FINISHED, Summary
+from jobs.summary import BUG, FINISHED, STORAGE, Summary
 from jobs.table import ResultsTable
 
 _WAVE_S = 1800.0
@@ -81,11 +81,28 @@ def _scan(
     except DeepfakeScanError as error:
         summary.exit_code = error.exit_code
         raise
+    except Exception:
+        summary.exit_code = BUG
+        raise
     finally:
         with deferred():
-            results.commit()
-            progress.close()
-            table.record_scan("end", job.scan_record())
+            _end(job, table, results, progress)
+
+
+def _end(job: Preparation, table: ResultsTable, results: _Results, progress: Progress) -> None:
+    """Commit what is held and record how the scan ended, also where the store fails."""
+    summary = job.summary
+    try:
+        results.commit()
+    except DeepfakeScanError as error:
+        summary.exit_code = error.exit_code
+        raise
+    finally:
+        progress.close()
+        summary.finish(job.settings.max_failed)
+        table.record_scan("end", job.scan_record())
+        if summary.exit_code == STORAGE:
+            summary.write(table.output)
 
 
 def _waves(plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
@@ -104,8 +121,10 @@ def _each_once(runner: Runner, wave: pa.Table, job: Preparation) -> Iterator[pa.
     for alone in (False, True):
         todo = wave.filter(pc.is_in(wave["video_id"], pa.array(sorted(missing), pa.string())))
         for rows in runner.run(todo, alone=alone):
-            new = [video_id in missing for video_id in rows["video_id"].to_pylist()]
-            missing.difference_update(rows["video_id"].to_pylist())
+            new = []
+            for video_id in rows["video_id"].to_pylist():
+                new.append(video_id in missing)
+                missing.discard(video_id)
             yield rows.filter(pa.array(new, pa.bool_()))
         if not missing:
             return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from detector.errors import StorageError
 from detector.types import Reason, Status, Verdict
 from jobs.schema import printable
 
@@ -107,11 +108,21 @@ class Summary:
         return content | {"done": self.done, "seconds": round(self.seconds, 3)}
 
     def write(self, folder: Path) -> None:
-        """Replace `summary.json`, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Replace `summary.json`, whole or not at all.
+
+        Raises:
+            StorageError: the disk is full, or gone.
+        """
         draft = folder / f".summary.json.{os.getpid()}"
-        draft.write_text(json.dumps(self.as_json(), indent=2) + "\n")
-        draft.replace(folder / "summary.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+            draft.replace(folder / "summary.json")
+        except OSError as error:
+            raise StorageError(
+                f"{printable(str(folder))}: {error.strerror}",
+                hint="What is committed is kept. Put the disk right and run the same command again.",
+            ) from error
 
     def opening(self) -> str:
         """The first line of a scan: what there is to do."""
