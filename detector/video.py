@@ -105,7 +105,7 @@ class Video:
                     current, following = following, next(frames, None)
                 if current is None:
                     break
-                over = following is None and target > current.t_s + self._end_tolerance()
+                over = following is None and target > current.t_s + self._shown_s(current)
                 self.ended_early |= over
                 if not over and (not taken or taken[-1].t_s != current.t_s):
                     taken.append(current)
@@ -295,9 +295,11 @@ class Video:
             return Fraction(1)
         return Fraction(aspect)
 
-    def _end_tolerance(self) -> float:
-        rate = self._stream.average_rate
-        return max(_END_TOLERANCE_S, 2 / float(rate) if rate else 0.0)
+    def _shown_s(self, last: SampledFrame) -> float:
+        """How long the last frame may stand for times after it: as long as it says, at least two frames."""
+        frame, rate = last.frame, self._stream.average_rate
+        own = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        return max(_END_TOLERANCE_S, own, 2 / float(rate) if rate else 0.0)
 
 
 def plan_windows(duration_s: float | None, sampling: Sampling) -> list[Window]:
