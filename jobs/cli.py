@@ -79,7 +79,9 @@ def scan(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Scan videos; example: deepfake-scan scan videos/ --output results/.
+    """Scan videos: one row per video, in a table below --output.
+
+    Example: deepfake-scan scan videos/ --output results/
 
     The same command again scans only what is new. Exit codes: 0 done, 3 done but some videos failed, 2 wrong
     settings or input, 4 storage or cluster, 5 another scan holds the table, 130 interrupted.
@@ -126,7 +128,10 @@ def explain(
     no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help="Decode in this very process.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain one video: the row that a scan would write, and the crops that it was judged by."""
+    """Explain one video: the row that a scan would write, and the crops that it was judged by.
+
+    Example: deepfake-scan explain video.mp4 --crops crops/
+    """
     settings = _load(config, sets, profile=profile, weights=weights).settings
     from jobs import explain as one
 
@@ -139,19 +144,28 @@ def explain(
 
 @query_app.command("summary")
 def query_summary(output: Output, *, as_json: Json = False) -> None:
-    """Counts by status and verdict, and the top reasons."""
+    """Counts by status and verdict, and the top reasons.
+
+    Example: deepfake-scan query summary results/
+    """
     _query(output, as_json, lambda query, con: query.summary(con))
 
 
 @query_app.command("flagged")
 def query_flagged(output: Output, *, as_json: Json = False) -> None:
-    """Flagged videos, the highest score first, with the segments to look at."""
+    """Flagged videos, the highest score first, with the segments to look at.
+
+    Example: deepfake-scan query flagged results/
+    """
     _query(output, as_json, lambda query, con: query.flagged(con))
 
 
 @query_app.command("failed")
 def query_failed(output: Output, *, as_json: Json = False) -> None:
-    """Videos that failed, with reason and message."""
+    """Videos that failed, with reason and message.
+
+    Example: deepfake-scan query failed results/ --json
+    """
     _query(output, as_json, lambda query, con: query.failed(con))
 
 
@@ -162,7 +176,10 @@ def query_sql(
     *,
     as_json: Json = False,
 ) -> None:
-    """Any question, in DuckDB's SQL."""
+    """Any question, in DuckDB's SQL.
+
+    Example: deepfake-scan query sql results/ "SELECT uri, p_fake FROM latest ORDER BY p_fake DESC"
+    """
     _query(output, as_json, lambda query, con: query.sql(con, text))
 
 
@@ -177,7 +194,10 @@ def _query(output: Path, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
 
 @weights_app.command("list")
 def weights_list(*, as_json: Json = False) -> None:
-    """The weights that ship with this release."""
+    """The weights that ship with this release.
+
+    Example: deepfake-scan weights list
+    """
     from detector.weights import bundled, manifest, read
     from jobs.printing import print_rows
 
@@ -206,7 +226,10 @@ def weights_list(*, as_json: Json = False) -> None:
 def weights_verify(
     name: Annotated[str, typer.Argument(help="default, a shipped file's name, or a path.")] = "default",
 ) -> None:
-    """Read a weights file, check it, and run its golden clip."""
+    """Read a weights file, check it, and run its golden clip.
+
+    Example: deepfake-scan weights verify my-weights.safetensors
+    """
     from detector.model import Model
     from detector.weights import read, resolve
 
@@ -218,14 +241,20 @@ def weights_verify(
 
 @config_app.command("check")
 def config_check(files: Annotated[list[Path], typer.Argument(help="Settings files in YAML.")]) -> None:
-    """Say everything that is wrong with settings files and the environment."""
+    """Say everything that is wrong with settings files and the environment.
+
+    Example: deepfake-scan config check nightly.yaml
+    """
     _load(files, None)
     print("no mistakes")
 
 
 @config_app.command("show")
 def config_show(config: ConfigFiles = None, *, sets: Sets = None, as_json: Json = False) -> None:
-    """The settings in force, each with where it comes from."""
+    """The settings in force, each with where it comes from.
+
+    Example: deepfake-scan config show --config nightly.yaml
+    """
     from jobs.printing import print_rows
 
     shown = [row._asdict() for row in _load(config, sets).shown()]
@@ -237,7 +266,10 @@ def config_show(config: ConfigFiles = None, *, sets: Sets = None, as_json: Json 
 
 @app.command()
 def doctor() -> None:
-    """Check what a scan needs on this machine, and say how to mend it."""
+    """Check what a scan needs on this machine, and say how to mend it.
+
+    Example: deepfake-scan doctor
+    """
     from jobs.doctor import examine
 
     checks = examine()
