@@ -84,7 +84,8 @@ def scan(
     Example: deepfake-scan scan videos/ --output results/
 
     The same command again scans only what is new. Exit codes: 0 done, 3 done but some videos failed, 2 wrong
-    settings or input, 4 storage or cluster, 5 another scan holds the table, 130 interrupted.
+    settings or input, 4 storage or cluster, 5 another scan holds the table, 6 --limit left some, 130 Ctrl-C,
+    143 terminated. After any of them the same command goes on where it stopped.
     """
     settings = _load(
         config,

@@ -30,19 +30,14 @@ def test_without_a_gpu_every_core_extracts_and_the_network_gets_the_rest(cpus: i
     assert cores(expected) <= cpus
 
 
-@pytest.mark.parametrize("cpus", range(1, 130))
 @pytest.mark.parametrize("gpus", [0, 1, 8])
-def test_what_is_planned_by_itself_fits_or_is_refused(cpus: int, gpus: int) -> None:
-    try:
+def test_what_is_planned_by_itself_fits(gpus: int) -> None:
+    for cpus in range(gpus + 1, 130):
         planned = pools(cpus, gpus)
-    except ClusterError:
-        assert cpus < gpus + 1, "a machine with a core per GPU and one more is good enough"
-        return
-    assert cores(planned) <= cpus
-    assert planned.score * planned.score_gpus <= gpus or not gpus
-    assert planned.extract >= 1
-    assert planned.score >= 1
-    assert planned.on_gpu == bool(gpus)
+        assert cores(planned) <= cpus
+        assert planned.score * planned.score_gpus <= gpus
+        assert min(planned.extract, planned.score) >= 1
+        assert planned.on_gpu == bool(gpus)
 
 
 def test_a_node_with_a_gpu_keeps_a_core_for_each_scoring_actor() -> None:
