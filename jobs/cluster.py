@@ -176,8 +176,8 @@ def _connect(address: str) -> Any:
         # Loopback does not keep other users of the machine out: a token for this run alone, never on disk.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Otherwise a harmless ERROR line (ray-project/ray#53727) is printed at each start of a pool.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Otherwise a harmless ERROR line (ray-project/ray#53727) is printed at each start of a pool.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own use of what it deprecates
         import ray
