@@ -6,13 +6,12 @@ seek per sample decodes ten times as much on files of usual GOP length.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import av
 import av.error
@@ -20,25 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.container import open_container, video_stream
 from detector.errors import VideoError
-from detector.sniff import reason_to_refuse
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
 
-# No playlists, no images, no raw streams: what is not listed here is never handed to a demuxer.
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
-CODECS = (
-    "h264,hevc,av1,libdav1d,vp9,vp8,mpeg4,mpeg2video,mpeg1video,mjpeg,h263,h263i,h263p,flv,"
-    "msmpeg4,msmpeg4v1,msmpeg4v2,wmv1,wmv2,wmv3,vc1,theora,prores,gif"
-)
-_ATTACHED_PICTURE = 0x0400
 _SANE_ASPECT = (Fraction(1, 8), Fraction(8))
 _JUMP_WITHOUT_INDEX_S = 5.0
 _BEFORE_TARGET_S = 0.5
 _END_TOLERANCE_S = 0.25
-
-# With a Python callback FFmpeg's log can deadlock against frame threads; nothing here needs it.
-av.logging.set_level(None)
-logging.getLogger("libav").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +54,9 @@ class Video:
         self.size_changed = False
         self._frames: Iterator[av.VideoFrame] | None = None
         self._pending: av.VideoFrame | None = None  # decoded, but not handed out
-        self._container = _open(file, limits)
+        self._container = open_container(file, limits)
         try:
-            self._stream = _video_stream(self._container, limits)
+            self._stream = video_stream(self._container, limits)
             self._start_s = self._stream_start_s()
             self._first = self._pending = self._read_first_frame()
             self.info = self._probe()
@@ -326,41 +314,3 @@ def plan_windows(duration_s: float | None, sampling: Sampling) -> list[Window]:
 def _window(index: int, start_s: float, sampling: Sampling) -> Window:
     times = tuple(round(start_s + k * sampling.spacing_s, 6) for k in range(sampling.frames))
     return Window(index=index, times_s=times)
-
-
-def _open(file: IO[bytes], limits: Limits) -> Any:
-    """Open with FFmpeg on a short leash: only known containers and codecs, no protocol, bounded sizes."""
-    options = {
-        "format_whitelist": FORMATS,
-        "protocol_whitelist": "none",
-        "codec_whitelist": CODECS,
-        "max_pixels": str(limits.max_pixels),
-        "max_streams": str(limits.max_streams),
-    }
-    try:
-        return av.open(file, mode="r", metadata_errors="replace", options=options)
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise reason_to_refuse(file, error, limits) from error
-
-
-def _video_stream(container: Any, limits: Limits) -> Any:
-    """The first video stream that is not cover art, its decoder leashed like the container."""
-    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
-    if not streams:
-        raise VideoError(Reason.NO_VIDEO_STREAM, "the file has no video stream, only sound or cover art")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise VideoError(Reason.UNSUPPORTED_CODEC, "the video codec is unknown")
-    if context.name not in CODECS.split(","):
-        raise VideoError(Reason.UNSUPPORTED_CODEC, f"the video codec {context.name} is not decoded here")
-    if context.width * context.height > limits.max_pixels:
-        raise VideoError(
-            Reason.TOO_LARGE,
-            f"frames of {context.width} x {context.height} px are over the limit of {limits.max_pixels:,} px",
-        )
-    # The container's options do not reach the decoder: set again, or a change of size in midstream decodes.
-    context.options = {"max_pixels": str(limits.max_pixels), "codec_whitelist": CODECS}
-    context.thread_type = "NONE"
-    context.thread_count = 1
-    return stream

@@ -1,0 +1,71 @@
+"""Open a stranger's file with FFmpeg on a leash: which containers and codecs, and how large."""
+
+from __future__ import annotations
+
+import logging
+from typing import IO, Any
+
+import av
+import av.error
+
+from detector.errors import VideoError
+from detector.sniff import reason_to_refuse
+from detector.types import Limits, Reason
+
+# No playlists, no images, no raw streams: what is not listed here is never handed to a demuxer.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
+CODECS = (
+    "h264,hevc,av1,libdav1d,vp9,vp8,mpeg4,mpeg2video,mpeg1video,mjpeg,h263,h263i,h263p,flv,"
+    "msmpeg4,msmpeg4v1,msmpeg4v2,wmv1,wmv2,wmv3,vc1,theora,prores,gif"
+)
+_ATTACHED_PICTURE = 0x0400
+
+# With a Python callback FFmpeg's log can deadlock against frame threads; nothing here needs it.
+av.logging.set_level(None)
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+def open_container(file: IO[bytes], limits: Limits) -> Any:
+    """Open with FFmpeg on a short leash: only known containers and codecs, no protocol, bounded sizes.
+
+    Raises:
+        VideoError: it is no video that is opened here; reason and message say what it is.
+    """
+    options = {
+        "format_whitelist": FORMATS,
+        "protocol_whitelist": "none",
+        "codec_whitelist": CODECS,
+        "max_pixels": str(limits.max_pixels),
+        "max_streams": str(limits.max_streams),
+    }
+    try:
+        return av.open(file, mode="r", metadata_errors="replace", options=options)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise reason_to_refuse(file, error, limits) from error
+
+
+def video_stream(container: Any, limits: Limits) -> Any:
+    """The first video stream that is not cover art, its decoder leashed like the container.
+
+    Raises:
+        VideoError: there is none, or its codec or size is not decoded here.
+    """
+    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    if not streams:
+        raise VideoError(Reason.NO_VIDEO_STREAM, "the file has no video stream, only sound or cover art")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise VideoError(Reason.UNSUPPORTED_CODEC, "the video codec is unknown")
+    if context.name not in CODECS.split(","):
+        raise VideoError(Reason.UNSUPPORTED_CODEC, f"the video codec {context.name} is not decoded here")
+    if context.width * context.height > limits.max_pixels:
+        raise VideoError(
+            Reason.TOO_LARGE,
+            f"frames of {context.width} x {context.height} px are over the limit of {limits.max_pixels:,} px",
+        )
+    # The container's options do not reach the decoder: set again, or a change of size in midstream decodes.
+    context.options = {"max_pixels": str(limits.max_pixels), "codec_whitelist": CODECS}
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    return stream
