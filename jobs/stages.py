@@ -103,11 +103,7 @@ class Score:
         """Rows of `EXTRACTED` in, rows of `schema.RESULTS` out."""
         videos = [_unpacked(extracted) for extracted in batch.to_pylist()]
         started = time.monotonic()
-        scores: Sequence[list[ClipScore] | str]
-        try:
-            scores = self._scores([clips for _, _, clips in videos])
-        except Exception as error:  # noqa: BLE001  # total: the batch's videos fail, the actor lives on
-            scores = [_text(error)] * len(videos)
+        scores = self._scores([clips for _, _, clips in videos])
         score_s = (time.monotonic() - started) / max(1, len(videos))
         return to_arrow(
             [
@@ -116,12 +112,17 @@ class Score:
             ]
         )
 
-    def _scores(self, batches: Sequence[Clips]) -> list[list[ClipScore]]:
-        """Scores of each video, all of them through shared network batches."""
+    def _scores(self, videos: Sequence[Clips]) -> list[list[ClipScore] | str]:
+        """Scores of each video, through shared network batches; where that fails, each alone, or why not."""
         from detector.model import stack
 
-        scores = iter(score(stack(batches), self._model))
-        return [[next(scores) for _ in range(len(clips))] for clips in batches]
+        try:
+            scores = iter(score(stack(videos), self._model))
+            return [[next(scores) for _ in range(len(clips))] for clips in videos]
+        except Exception as error:  # noqa: BLE001  # total: the videos at fault fail, the actor lives on
+            if len(videos) == 1:
+                return [_text(error)]
+            return [found for clips in videos for found in self._scores([clips])]
 
     def _decide(self, facts: Facts, scored: list[ClipScore] | str) -> VideoResult:
         try:
