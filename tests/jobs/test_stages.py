@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from detector.types import ExtractOptions, Facts, Reason
+from detector.types import Clips, ClipScore, ExtractOptions, Facts, Reason
 from detector.weights import WeightsFile, read
 from jobs import stages
 from jobs.listing import Listing
@@ -182,6 +182,27 @@ def test_a_network_that_raises_fails_the_batch_and_lives_on(
     assert [row["reason"] for row in out] == ["corrupt", *["model_error"] * 9]
     assert "device-side assert" in out[1]["message"]
     assert set(score(clips)["status"].to_pylist()) == {"scored"}
+
+
+def test_clips_that_the_network_cannot_score_cost_their_neighbours_nothing(
+    score: Score, clips: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = clips.to_pylist()
+    rows[3] |= {"clips": b"\xff" * len(rows[3]["clips"])}
+    original = score._model.score
+
+    def allergic(batch: Clips) -> list[ClipScore]:
+        if len(batch) and (batch.pixels == 255).all(axis=(1, 2, 3, 4)).any():
+            raise RuntimeError("CUDA error: out of memory")
+        return original(batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score._model, "score", allergic)
+        out = score(pa.Table.from_pylist(rows, schema=EXTRACTED)).to_pylist()
+    assert [row["reason"] for row in out] == [None] * 3 + ["model_error"] + [None] * 6
+    good = [row["logit"] for row in out if row["logit"] is not None]
+    expected = [x for i, x in enumerate(score(clips)["logit"].to_pylist()) if i != 3]
+    assert good == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_bug_while_deciding_costs_one_video(
