@@ -195,6 +195,8 @@ def _connect(address: str) -> Any:
                 hint="`ray status` on the head node tells whether the cluster runs.",
             ) from error
         _configure_data(ray.data.DataContext.get_current())
+    # Ray's advice for a pool that got no work, as when the last video kills its worker.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     return ray
 
 
