@@ -160,6 +160,8 @@ def resolve(name: str) -> Path:
     for path in (bundled() / file, bundled() / f"{file}.safetensors", Path(file)):
         if path.is_file():
             return path
+    if Path(name).exists():
+        raise WeightsError(f"weights {name!r}: this is not a regular file")
     known = ", ".join(sorted(f for f in shipped["files"] if f.endswith(".safetensors")))
     raise WeightsError(f"weights {name!r}: no such file", hint=f"Give a path, or one of: default, {known}.")
 

@@ -41,6 +41,24 @@ Weights = Annotated[str | None, typer.Option(help="default, a shipped file's nam
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("deepfake-scan"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Scan collections of videos for manipulated faces: one row per video, in a table to query."""
+
+
 def main() -> None:
     """Run a command and exit with its code; an error that we foresaw is a sentence, not a traceback."""
     if sys.platform != "linux" and "--no-sandbox" not in sys.argv:
@@ -71,7 +89,9 @@ def scan(
     profile: Profile = None,
     weights: Weights = None,
     include: Annotated[list[str] | None, typer.Option(help="Only such names; '*' takes all files.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; local starts one here.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster; local: our own; in-process: none.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after this many videos.")] = None,
     retry: Annotated[str | None, typer.Option(help="failed: also what failed for good.")] = None,
     rescan: Annotated[bool, typer.Option("--rescan", help="Scan again what has other settings.")] = False,
@@ -112,7 +132,7 @@ def scan(
     summary = run(settings, dry_run=dry_run, quiet=as_json)
     if as_json:
         _print_json(summary.as_json())
-    elif summary.done:
+    elif summary.done or summary.exit_code:
         print(summary.closing())
     raise typer.Exit(summary.exit_code or 0)
 

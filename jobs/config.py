@@ -110,8 +110,8 @@ class ScanSettings(BaseModel):
     )
     address: Text = Field(
         default="local",
-        description="Where it runs: local starts Ray on this machine, anything else is the address of a Ray "
-        "cluster, such as auto or ray://head:10001.",
+        description="Where it runs: local starts Ray on this machine, in-process does without Ray (one video "
+        "at a time), anything else is the address of a Ray cluster, such as auto or ray://head:10001.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="What the network runs on. auto: a GPU where the cluster has one."

@@ -29,6 +29,13 @@ def connect(memory: str = "1GB") -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def confine(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """From here on let `connection` read files below `folder` only, for good."""
+    connection.execute("SET allowed_directories = [$folder]", {"folder": f"{folder}/"})
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
 def register_files(
     connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str], schema: pa.Schema
 ) -> None:

@@ -40,6 +40,7 @@ def explain(
     Raises:
         InputError: there is no such file.
     """
+    planned = _listed(path)
     weights = read(resolve(settings.weights))
     options = settings.extract_options(weights.header)
     one_thread()
@@ -56,7 +57,6 @@ def explain(
         detector=options.detector,
         dtype=dtype,
     )
-    planned = _listed(path)
     sandbox = Sandbox(options.detector, link_identities=options.link_identities) if sandboxed else None
     try:
         with open_listed(planned, settings.max_bytes) as file:
@@ -72,7 +72,7 @@ def explain(
 
 
 def _listed(path: str) -> dict[str, Any]:
-    if Path(path).is_dir():
+    if path and Path(path).is_dir():
         raise InputError(f"{printable(path)} is a folder", hint="`deepfake-scan scan` takes folders.")
     return asdict(next(iter(Listing([path])))) | {"attempt": 1}
 

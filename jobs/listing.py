@@ -61,9 +61,10 @@ class Listing:
         skipped: After the iteration, how many entries were passed over, by suffix or by what they are.
     """
 
-    def __init__(self, inputs: Sequence[str], include: Sequence[str] = ()) -> None:
+    def __init__(self, inputs: Sequence[str], include: Sequence[str] = (), output: str | None = None) -> None:
         self.inputs = tuple(inputs)
         self.skipped: Counter[str] = Counter()
+        self._results = _result_folders(output)
         self._include = tuple(p.lower() for p in include)
 
     def __iter__(self) -> Iterator[Listed]:
@@ -71,6 +72,10 @@ class Listing:
             raise InputError("nothing to scan", hint="Name a folder, a video, or a quoted pattern.")
         for name in self.inputs:
             yield from _lister(name)(self, name)
+
+    def is_ours(self, folder: str) -> bool:
+        """True if the scan itself writes this folder."""
+        return bool(self._results) and os.path.realpath(folder) in self._results
 
     def takes(self, name: str, inside: str) -> bool:
         """True if the file, at `inside` below its input, looks like a video; else it is counted."""
@@ -82,6 +87,13 @@ class Listing:
         if not taken:
             self.skipped[_kind(name)] += 1
         return taken
+
+
+def _result_folders(output: str | None) -> frozenset[str]:
+    """What a scan writes below its output, which may lie among the videos."""
+    if output is None:
+        return frozenset()
+    return frozenset(os.path.realpath(f"{output}/{name}") for name in ("results", "scans"))
 
 
 def suffix(name: str) -> str:
@@ -265,7 +277,10 @@ def _walk(listing: Listing, top: str) -> Iterator[Listed]:
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
+                if listing.is_ours(entry.path):
+                    listing.skipped["folder of results"] += 1
+                else:
+                    folders.append(entry.path)
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 listing.skipped["link to a folder"] += 1
             elif listing.takes(entry.name, os.path.relpath(entry.path, top)):

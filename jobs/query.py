@@ -45,6 +45,13 @@ FROM latest WHERE status = 'failed'
 ORDER BY count(*) OVER (PARTITION BY reason) DESC, reason, uri LIMIT $limit
 """
 
+# The question is at fault, not the table or the disk.
+_WRONG = (
+    duckdb.ProgrammingError,
+    duckdb.DataError,
+    duckdb.NotSupportedError,
+    duckdb.PermissionException,
+)
 _ALL = (1 << 63) - 1
 
 
@@ -58,6 +65,7 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     connection = duck.connect(_MEMORY)
     duck.register_files(connection, "results", table.files(), RESULTS)
     connection.execute(view("latest"))
+    duck.confine(connection, table.output / "results")
     return connection
 
 
@@ -88,17 +96,27 @@ def failed(connection: duckdb.DuckDBPyConnection, limit: int | None = None) -> p
 
 
 def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
-    """The answer to a statement, of the last one where there are several; empty where it has none.
+    """The answer to one question, a SELECT; it can read the table and nothing else.
 
     Raises:
-        InputError: the statement is wrong.
+        InputError: the statement is wrong, or no question.
         StorageError: it failed on the way.
     """
     try:
-        relation = connection.sql(text)
-        answer: pa.Table = pa.table({}) if relation is None else relation.to_arrow_table()
+        statements = duckdb.extract_statements(text)
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise InputError(
+                "only one question is answered, and nothing is written",
+                hint='Example: deepfake-scan query sql results/ "SELECT uri, p_fake FROM latest"',
+            )
+        answer: pa.Table = connection.sql(text).to_arrow_table()
         return answer
-    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+    except (
+        duckdb.ProgrammingError,
+        duckdb.DataError,
+        duckdb.NotSupportedError,
+        duckdb.PermissionException,
+    ) as error:
         raise InputError(
             printable_lines(str(error)), hint="Ask the views `results` or `latest`; columns: docs/table.md."
         ) from error

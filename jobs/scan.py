@@ -43,7 +43,7 @@ def run(
     """
     job = prepare(settings)
     summary, progress = job.summary, Progress(job.summary, quiet=quiet)
-    listing = Listing(settings.inputs, settings.include)
+    listing = Listing(settings.inputs, settings.include, job.output)
     listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
     if dry_run:
         return _say_only(job, listing, listed, progress)
@@ -54,7 +54,8 @@ def run(
         _refuse_silent_rescan(plan, settings)
         if plan.to_do:
             _scan(job, plan, table, progress, extract)
-        summary.finish(settings.max_failed)
+        if summary.exit_code is None:
+            summary.finish(settings.max_failed)
         summary.write(table.output)
     return summary
 

@@ -66,7 +66,9 @@ class Summary:
     def finish(self, max_failed: float | None) -> None:
         """Note the end; the exit code of a scan that was stopped stays."""
         self.finished_at = datetime.now(UTC)
-        if self.exit_code is None and self.left:
+        if self.exit_code in (INTERRUPTED, TERMINATED):
+            self.left += self.to_do - self.done
+        elif self.exit_code is None and self.left:
             self.exit_code = WORK_LEFT
         elif self.exit_code is None:
             failed = self.failed and (max_failed is None or self.failed > max_failed * self.done)
@@ -138,6 +140,8 @@ class Summary:
     def closing(self) -> str:
         """The last lines of a scan."""
         lines = [self._outcome_line()]
+        if self.exit_code in (INTERRUPTED, TERMINATED):
+            lines.append(f"  stopped: {self.left:,} left; the same command goes on with them")
         if self.status[Status.SCORED]:
             verdicts = (Verdict.FLAGGED, Verdict.UNCERTAIN, Verdict.NOT_FLAGGED)
             counts = [f"{self.verdicts[v]:,} {v.replace('_', ' ')}" for v in verdicts]

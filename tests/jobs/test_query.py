@@ -161,32 +161,28 @@ def test_failed_videos_come_with_reason_and_prospect(ask):
     assert failed(connection, limit=2).num_rows == 2
 
 
-def test_any_statement_may_be_asked(ask):
+def test_any_question_may_be_asked(ask):
     connection = ask(sample_row())
     assert sql(
         connection, "SELECT count(*) AS n FROM latest WHERE scan_date = DATE '2026-11-25'"
     ).to_pylist() == [{"n": 1}]
-    assert sql(connection, "CREATE TEMP VIEW mine AS SELECT 1 AS one").num_rows == 0
-    assert sql(connection, "FROM mine").to_pylist() == [{"one": 1}]
     assert sql(connection, "SELECT scanned_at FROM latest").to_pylist()[0]["scanned_at"] == DAY
 
 
-@pytest.mark.parametrize(
-    "text", ["SELEC 1", "SELECT nothing FROM latest", "FROM nowhere", "SELECT 'a'::INT", ""]
-)
+@pytest.mark.parametrize("text", ["SELEC 1", "SELECT nothing FROM latest", "FROM nowhere", "SELECT 'a'::INT"])
 def test_a_wrong_statement_is_the_users_error(ask, text):
     connection = ask()
-    if not text:
-        assert sql(connection, text).num_rows == 0
-        return
     with pytest.raises(InputError) as caught:
         sql(connection, text)
     assert "docs/table.md" in caught.value.hint
 
 
-def test_a_file_that_is_gone_is_the_stores_error(ask):
-    with pytest.raises(StorageError, match="nothing-here"):
-        sql(ask(), "FROM read_parquet('/nothing-here.parquet')")
+def test_a_file_that_is_gone_is_the_stores_error(ask, tmp_path):
+    connection = ask(sample_row())
+    for file in tmp_path.glob("out0/results/scan_date=*/*.parquet"):
+        file.unlink()
+    with pytest.raises(StorageError, match="parquet"):
+        sql(connection, "FROM latest")
 
 
 def test_nothing_is_downloaded(ask):
