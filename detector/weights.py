@@ -144,7 +144,7 @@ def bundled() -> Path:
 
 
 def manifest() -> dict[str, Any]:
-    """The list of shipped files: `{"default": name, "files": {file: {"sha256": ...}}}`."""
+    """The list of shipped files: `{"default": name, "files": {file: {"sha256": ..., "figures": ...}}}`."""
     content: dict[str, Any] = json.loads((bundled() / "manifest.json").read_text())
     return content
 

@@ -237,7 +237,7 @@ def weights_list(*, as_json: Json = False) -> None:
                     "input_px": header.input.size,
                     "trained": header.trained,
                     "mib": round(len(file.data) / (1 << 20), 1),
-                    "figures": header.provenance.get("figures", ""),
+                    "figures": shipped["files"][name].get("figures", ""),
                 }
             )
     _print_json(rows) if as_json else print_rows(rows)
