@@ -31,7 +31,9 @@ def connect(memory: str = "1GB") -> duckdb.DuckDBPyConnection:
 
 def confine(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """From here on let `connection` read files below `folder` only, for good."""
-    connection.execute("SET allowed_directories = [$folder]", {"folder": f"{folder}/"})
+    # As it is, and as `register_files` spells it: both are compared as text.
+    names = {"folder": f"{folder}/", "pattern": _literal(f"{folder}/")}
+    connection.execute("SET allowed_directories = [$folder, $pattern]", names)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
