@@ -85,7 +85,8 @@ def _refuse_if_too_large(pools: Pools, cpus: float, gpus: float) -> None:
             raise ClusterError(
                 f"the cluster has {have:g} {kind}, but {pools.extract} extracting actors x {extract:g} + "
                 f"{pools.score} scoring actors x {score:g} = {need:g} are asked for",
-                hint="Lower extract_actors, score_actors or gpus_per_score_actor, or add nodes.",
+                hint="Lower extract_actors or score_actors, let fewer of them share a GPU, "
+                "use `device: cpu`, or add nodes.",
             )
 
 

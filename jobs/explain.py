@@ -67,8 +67,11 @@ def explain(
         if sandbox:
             sandbox.close()
     handling = Handling(extract_cpu_s=extraction.cpu_s)
-    sheets = write_sheets(result, extraction.clips, crops) if crops else []
-    return row(planned, result, context, handling), sheets
+    sheets: list[Path] = []
+    found = row(planned, result, context, handling)
+    if crops:
+        sheets = write_sheets(result, extraction.clips, crops, found["video_id"])
+    return found, sheets
 
 
 def _listed(path: str) -> dict[str, Any]:
@@ -77,15 +80,18 @@ def _listed(path: str) -> dict[str, Any]:
     return asdict(next(iter(Listing([path])))) | {"attempt": 1}
 
 
-def write_sheets(result: VideoResult, clips: Clips, folder: Path) -> list[Path]:
-    """Write the crops that were scored as one PNG per person: a row per window, a column per frame."""
+def write_sheets(result: VideoResult, clips: Clips, folder: Path, name: str) -> list[Path]:
+    """Write the crops that were scored as one PNG per person: a row per window, a column per frame.
+
+    The files begin with `name`, so that those of several videos can lie in one folder.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     written = []
     for person in result.persons:
         mine = [t.track.clip for t in result.tracks if t.track.person_id == person.person_id]
         rows = [np.concatenate(list(clips.pixels[clip]), axis=1) for clip in mine if clip is not None]
         sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
-        path = folder / f"person-{person.person_id}.png"
+        path = folder / f"{name}-person-{person.person_id}.png"
         path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
         written.append(path)
     return written

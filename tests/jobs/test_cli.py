@@ -237,8 +237,9 @@ def test_explain_writes_the_crops_that_were_scored_a_sheet_per_person(
     video = scanned.videos / "two-faces.mp4"
     done = command("explain", video, "--weights", seeded, "--crops", tmp_path / "crops", "--json")
     assert done.code == 0
-    persons = [person["person_id"] for person in json.loads(done.out)["persons"]]
-    sheets = [tmp_path / "crops" / f"person-{person}.png" for person in persons]
+    answer = json.loads(done.out)
+    persons = [person["person_id"] for person in answer["persons"]]
+    sheets = [tmp_path / "crops" / f"{answer['video_id']}-person-{person}.png" for person in persons]
     assert len(sheets) == 2
     assert sorted((tmp_path / "crops").iterdir()) == sorted(sheets)
     assert done.err.split("\n")[:-1] == [f"crops: {sheet}" for sheet in sheets]
