@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from jobs.config import ScanSettings, load
 from jobs.config_template import template
+from tests.media import moving_face, write_video
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -125,14 +126,20 @@ def test_a_bar_without_a_name_lists_the_names(target: str) -> None:
     assert f"make {target} BAR=name, where name is one of:" in done.stderr
 
 
-def test_a_wheel_holds_the_weights_their_licences_and_the_command(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # setuptools writes into the folder that it builds from
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("wheel")
+    source = made / "source"  # setuptools writes into the folder that it builds from
     for folder in ("detector", "jobs", "weights"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, cwd=source)
-    (wheel,) = tmp_path.glob("*.whl")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", made, cwd=source)
+    (built,) = made.glob("*.whl")
+    return built
+
+
+def test_a_wheel_holds_the_weights_their_licences_and_the_command(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {"manifest.json", *json.loads((ROOT / "weights" / "manifest.json").read_text())["files"]}
     assert names >= {f"weights/{name}" for name in shipped}
@@ -147,3 +154,17 @@ def test_a_wheel_holds_the_weights_their_licences_and_the_command(tmp_path: Path
     assert names >= {f"{info}/licenses/{name}" for name in ("LICENSE", "NOTICE")}
     commands = zipfile.ZipFile(wheel).read(f"{info}/entry_points.txt").decode()
     assert "deepfake-scan = jobs.cli:main" in commands
+
+
+def test_a_wheel_scans_elsewhere_with_the_weights_that_it_brings(wheel: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    zipfile.ZipFile(wheel).extractall(elsewhere)
+    video = write_video(tmp_path / "face.mp4", moving_face(30))
+    # -P and the path: the checkout that is installed in this environment must not be what runs.
+    program = f"import sys; sys.path.insert(0, {str(elsewhere)!r}); from jobs.cli import main; main()"
+    scan = ("scan", video, "--output", tmp_path / "out", "--address", "in-process", "--json")
+    summary = json.loads(run(sys.executable, "-P", "-c", program, *scan, cwd=tmp_path))
+    assert summary["status"] == {"scored": 1}
+    assert summary["weights"] == json.loads((ROOT / "weights" / "manifest.json").read_text())["default"][:-12]
+    where = run(sys.executable, "-P", "-c", program.replace("main()", "import jobs; print(jobs.__file__)"))
+    assert where.startswith(str(elsewhere)), "the checkout ran, not the wheel"
