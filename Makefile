@@ -47,7 +47,7 @@ endif
 	$(BIN)/uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## make a dozen short videos, scan them, show the table
+demo: setup  ## make 16 short videos, scan them, show the table
 	@rm -rf .demo && mkdir .demo
 	$(BIN)/python -m tests.media .demo/videos
 	@# 3 = finished, some videos failed: some of them are made to.

@@ -17,7 +17,8 @@ _LINK_IOU = 0.2
 # A face may be missed in this many sampled frames in a row; its boxes are interpolated.
 _LONGEST_GAP = 3
 # Two sampled frames show different scenes if this share of their colours differs and their grey thumbnails
-# correlate less than this. On 40 real clips no pair of frames of one shot reached both, every cut did.
+# correlate less than this. Chosen between the closest cases seen: a dance under changing stage lights
+# (0.26 and 0.96, one scene) and a cut between two people before one wall (0.29 and 0.78).
 _CUT_COLOURS = 0.25
 _CUT_CORRELATION = 0.9
 _THUMBNAIL = (64, 36)
