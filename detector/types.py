@@ -145,8 +145,9 @@ class CropSpec:
 
     A square of `scale` times the box's longer side, its centre `shift_y` of the square's side below the
     box's centre, moved (and if need be shrunk) to lie inside the frame, resized to `size` px: by area when it
-    shrinks, bilinear when it grows. The defaults reproduce the labelled DFDC crops (measured on the
-    6,088 of 6,174 in which YuNet finds a face: `make bench BAR=crops`). `square=False` squashes the box itself, scaled, as the reference did.
+    shrinks, bilinear when it grows. The defaults reproduce the labelled DFDC crops (`make bench BAR=crops`:
+    the 6,088 of 6,174 in which YuNet finds a face). `square=False` squashes the box itself, scaled, as the
+    reference did.
     """
 
     size: int = 112
