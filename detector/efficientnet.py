@@ -99,8 +99,8 @@ class _Block(nn.Module):
         self._adds_input = stride == 1 and channels_in == stage.channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        hidden = relu6(self._bn0(self._expand_conv(maps))) if self._expands else maps
-        hidden = relu6(self._bn1(self._depthwise_conv(hidden)))
+        hidden = relu6(self._bn0(self._expand_conv(maps)), inplace=True) if self._expands else maps
+        hidden = relu6(self._bn1(self._depthwise_conv(hidden)), inplace=True)
         projected = cast(Tensor, self._bn2(self._project_conv(hidden)))
         return projected + maps if self._adds_input else projected
 
@@ -134,13 +134,13 @@ class EfficientNetLite0(nn.Module):
 
     def features(self, frames: Tensor) -> Features:
         """Maps at strides 8 and 16 and the pooled vector."""
-        maps = relu6(self._bn0(self._conv_stem(frames)))
+        maps = relu6(self._bn0(self._conv_stem(frames)), inplace=True)
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self._blocks):
             maps = block(maps)
             if index in (_STRIDE8_BLOCK, _STRIDE16_BLOCK):
                 kept[index] = maps
-        pooled = relu6(self._bn1(self._conv_head(maps))).mean(dim=(2, 3))
+        pooled = relu6(self._bn1(self._conv_head(maps)), inplace=True).mean(dim=(2, 3))
         return Features(kept[_STRIDE8_BLOCK], kept[_STRIDE16_BLOCK], pooled)
 
     def classify(self, pooled: Tensor) -> Tensor:

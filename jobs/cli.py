@@ -13,7 +13,8 @@ import typer
 from detector.errors import DeepfakeScanError, SettingsError
 
 if TYPE_CHECKING:
-    from jobs.config import Loaded
+    from jobs.config import ScanSettings
+    from jobs.config_load import Loaded
 
 app = typer.Typer(
     name="deepfake-scan",
@@ -26,9 +27,11 @@ query_app = typer.Typer(help="Ask the table of a scan.", no_args_is_help=True)
 weights_app = typer.Typer(
     help="Weights files: what ships, and whether a file is whole.", no_args_is_help=True
 )
+dataset_app = typer.Typer(help="Labelled data: look it over before it is trained on.", no_args_is_help=True)
 config_app = typer.Typer(help="Settings: check files, show what is in force.", no_args_is_help=True)
 app.add_typer(query_app, name="query")
 app.add_typer(weights_app, name="weights")
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")
 
 ConfigFiles = Annotated[
@@ -73,7 +76,7 @@ def main() -> None:
         sys.exit(0)
 
 
-def _load(files: list[Path] | None, sets: list[str] | None, **flags: Any) -> Loaded:
+def _load(files: list[Path] | None, sets: list[str] | None, **flags: Any) -> Loaded[ScanSettings]:
     from jobs.config import load
 
     return load(files or (), os.environ, flags, sets or ())
@@ -161,6 +164,78 @@ def explain(
     for sheet in sheets:
         print(f"crops: {sheet}", file=sys.stderr)
     raise typer.Exit(3 if found["status"] == "failed" else 0)
+
+
+@app.command()
+def train(
+    data: Annotated[list[str] | None, typer.Argument(help="Folders with real/ and fake/, or CSVs.")] = None,
+    *,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder for the weights.")] = None,
+    config: ConfigFiles = None,
+    sets: Sets = None,
+    init_from: Annotated[str | None, typer.Option(help="default, a file's name, or a path.")] = None,
+    images: Annotated[int | None, typer.Option(help="Crops that the network sees in all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train: labelled videos or crops become a weights file that `scan --weights` takes.
+
+    Example: deepfake-scan train my-videos/ --output trained/
+
+    Starts from the shipped weights; configs/train.yaml lists every setting. Stop it with Ctrl-C; the same
+    command goes on where it stopped. Exit codes: 0 done, 2 wrong settings or data, 4 cluster, 130 stopped.
+    """
+    import logging
+
+    from jobs.config_load import load_as
+    from jobs.train_config import TrainSettings
+
+    flags = {"data": data, "output": output, "init_from": init_from, "images": images}
+    settings = load_as(TrainSettings, config or (), overrides=flags, sets=sets or ()).settings
+    missing = [name for name in ("data", "output") if not getattr(settings, name)]
+    if missing:
+        raise SettingsError(
+            f"not given: {' and '.join(missing)}",
+            hint="Example: deepfake-scan train my-videos/ --output trained/",
+        )
+    from jobs import train_report
+    from jobs.train import run as run_training
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    outcome = run_training(settings, say=lambda line: print(line, file=sys.stderr, flush=True))
+    if as_json:
+        _print_json(train_report.as_json(outcome))
+    else:
+        print(train_report.closing(outcome))
+    raise typer.Exit(0 if outcome.end.finished else 130)
+
+
+@dataset_app.command("check")
+def dataset_check(
+    data: Annotated[list[str], typer.Argument(help="Folders with real/ and fake/, or CSVs.")],
+    *,
+    validation: Annotated[str, typer.Option(help="Share kept for validation, where none is named.")] = "20%",
+    csv: Annotated[Path | None, typer.Option(help="Write the samples, with their split, to a CSV.")] = None,
+    address: Annotated[str, typer.Option(help="As for a scan: local, in-process, or a cluster's.")] = "local",
+    as_json: Json = False,
+) -> None:
+    """Look labelled data over: balance, broken files, people on both sides, what gives labels away.
+
+    Example: deepfake-scan dataset check my-videos/ --csv samples.csv
+
+    Takes folders with real/ and fake/, FaceForensics++ and DFDC (metadata.json) as they lie on disk, or CSVs
+    with uri,label,group. Every video is opened. Exit codes: 0 fit for training, 2 not.
+    """
+    from jobs import dataset
+    from jobs.config_load import load_as
+    from jobs.train_config import TrainSettings
+
+    overrides = {"data": data, "validation": validation, "address": address}
+    settings = load_as(TrainSettings, overrides=overrides).settings
+    report, samples = dataset.check(settings)
+    if csv is not None:
+        dataset.write(csv, samples)
+    print(report.as_json() if as_json else report.in_words())
+    raise typer.Exit(2 if report.refused else 0)
 
 
 @query_app.command("summary")

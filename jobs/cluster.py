@@ -75,6 +75,13 @@ def plan_pools(settings: ScanSettings, cpus: float, gpus: float) -> Pools:
     return pools
 
 
+def _extract_only(settings: ScanSettings, cpus: float) -> Pools:
+    """A core per extracting actor, and no scoring."""
+    pools = Pools(settings.extract_actors or max(1, int(cpus)), 1.0, 0, 0.0, 0.0, 0)
+    _refuse_if_too_large(pools, cpus, 0.0)
+    return pools
+
+
 def _refuse_if_too_large(pools: Pools, cpus: float, gpus: float) -> None:
     for kind, have, extract, score in (
         ("CPU cores", cpus, pools.extract_cpus, pools.score_cpus),
@@ -91,25 +98,29 @@ def _refuse_if_too_large(pools: Pools, cpus: float, gpus: float) -> None:
 
 
 class Cluster:
-    """A connection to Ray, ours if the address is `local`. Use as a context manager."""
+    """A connection to Ray, ours if the address is `local`. Use as a context manager.
+
+    Without `scoring` it only extracts: `run` is not to be called then.
+    """
 
     def __init__(
         self,
         settings: ScanSettings,
         options: ExtractOptions,
-        scoring: Scoring,
+        scoring: Scoring | None,
         extract: type[Extract] = Extract,
     ) -> None:
         self._extract = extract, (options, settings.max_bytes)
         ray = _connect(settings.address)
         self._ray = ray
         resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         try:
-            self.pools = plan_pools(settings, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            self.pools = plan_pools(settings, cpus, gpus) if scoring else _extract_only(settings, cpus)
         except ClusterError:
             self.close()
             raise
-        self._scoring = replace(scoring, device="cuda" if self.pools.on_gpu else "cpu")
+        self._scoring = scoring and replace(scoring, device="cuda" if self.pools.on_gpu else "cpu")
 
     def __enter__(self) -> Self:
         return self
@@ -128,12 +139,8 @@ class Cluster:
             ClusterError: the pools did not start, or Ray ended.
         """
         pools, batch = self.pools, 1 if alone else self.pools.score_batch
-        videos = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
-        extracted = self._stage(
-            videos, *self._extract, 1, min(pools.extract, len(plan)), num_cpus=pools.extract_cpus
-        )
         rows = self._stage(
-            extracted,
+            self._extracting(plan),
             Score,
             (self._scoring,),
             batch,
@@ -141,6 +148,22 @@ class Cluster:
             num_cpus=pools.score_cpus,
             num_gpus=pools.score_gpus,
         )
+        yield from self._batches(rows)
+
+    def extracted(self, plan: pa.Table) -> Iterator[pa.Table]:
+        """As `Extractor.extracted`.
+
+        Raises:
+            ClusterError: the pool did not start, or Ray ended.
+        """
+        yield from self._batches(self._extracting(plan))
+
+    def _extracting(self, plan: pa.Table) -> Any:
+        videos = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
+        actors = min(self.pools.extract, len(plan))
+        return self._stage(videos, *self._extract, 1, actors, num_cpus=self.pools.extract_cpus)
+
+    def _batches(self, rows: Any) -> Iterator[pa.Table]:
         try:
             yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         except self._ray.exceptions.RayError as error:

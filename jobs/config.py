@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from detector.errors import SettingsError
 from detector.types import PIPELINE_VERSION, DetectorName, ExtractOptions, Limits, Sampling
-from jobs.config_errors import mistakes
-from jobs.config_sources import Source, environment_source, file_source, flag_source, set_source
+from jobs.config_load import Loaded, load_as
 from jobs.units import (
     format_duration,
     format_percent,
@@ -55,8 +54,8 @@ def _written(as_text: Callable[[Any], object]) -> PlainSerializer:
     return PlainSerializer(as_text, when_used="json-unless-none")
 
 
-_Number = BeforeValidator(_refuse_bool)
-Count = Annotated[int, _Number, Field(ge=1)]
+Number = BeforeValidator(_refuse_bool)
+Count = Annotated[int, Number, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Duration = Annotated[float, BeforeValidator(_every), _written(format_duration)]
 Percent = Annotated[float, BeforeValidator(parse_percent), _written(format_percent)]
@@ -83,7 +82,7 @@ class ScanSettings(BaseModel):
         description="How closely each video is looked at: fast 1, balanced 2, thorough 10 windows of about "
         "one second, spread evenly over the video.",
     )
-    windows: Annotated[int, _Number, Field(ge=1, le=200)] | None = Field(
+    windows: Annotated[int, Number, Field(ge=1, le=200)] | None = Field(
         default=None, description="Windows per video, 1 to 200. null: as the profile says."
     )
     every: Duration | None = Field(
@@ -99,7 +98,7 @@ class ScanSettings(BaseModel):
         description="Face detector, yunet or hog. null: the one that the weights were trained with; another "
         "one means other crops, and scores that nobody has measured.",
     )
-    min_face_px: Annotated[int, _Number, Field(ge=8, le=1024)] = Field(
+    min_face_px: Annotated[int, Number, Field(ge=8, le=1024)] = Field(
         default=40,
         description="Faces whose box is smaller than this are counted but not scored: px, 8 to 1024.",
     )
@@ -128,21 +127,21 @@ class ScanSettings(BaseModel):
         default=None,
         description="Processes that run the network. null: as many as the GPUs or cores are good for.",
     )
-    gpus_per_score_actor: Annotated[float, _Number, Field(gt=0, le=1)] = Field(
+    gpus_per_score_actor: Annotated[float, Number, Field(gt=0, le=1)] = Field(
         default=1.0,
         description="Share of a GPU that one of them takes, above 0 and up to 1; 0.5: two share a GPU.",
     )
-    score_batch: Annotated[int, _Number, Field(ge=1, le=1024)] | None = Field(
+    score_batch: Annotated[int, Number, Field(ge=1, le=1024)] | None = Field(
         default=None, description="Videos that are scored together, 1 to 1024. null: 4 on a CPU, 16 on a GPU."
     )
     wave_size: Count | None = Field(
         default=None,
         description="Videos that go through the graph at once. null: about half an hour of work.",
     )
-    commit_rows: Annotated[int, _Number, Field(ge=1, le=1_000_000)] = Field(
+    commit_rows: Annotated[int, Number, Field(ge=1, le=1_000_000)] = Field(
         default=5000, description="Rows after which results are committed to the table, 1 to 1000000."
     )
-    commit_every_s: Annotated[float, _Number, Field(ge=1, le=3600)] = Field(
+    commit_every_s: Annotated[float, Number, Field(ge=1, le=3600)] = Field(
         default=300, description="Seconds after which they are committed in any case, 1 to 3600."
     )
     retry: Literal["none", "failed"] = Field(
@@ -160,11 +159,11 @@ class ScanSettings(BaseModel):
         default=None,
         description="End with exit code 0 while no more than this share failed, such as 5%. null: 0%.",
     )
-    video_time_limit_s: Annotated[float, _Number, Field(ge=1, le=86_400)] = Field(
+    video_time_limit_s: Annotated[float, Number, Field(ge=1, le=86_400)] = Field(
         default=300,
         description="Seconds that decoding one video may take, 1 to 86400; beyond, it is decode_timeout.",
     )
-    video_memory_mib: Annotated[int, _Number, Field(ge=256, le=65_536)] = Field(
+    video_memory_mib: Annotated[int, Number, Field(ge=256, le=65_536)] = Field(
         default=1024,
         description="MiB that decoding one video may take, 256 to 65536; beyond, it is decode_memory.",
     )
@@ -208,71 +207,14 @@ class ScanSettings(BaseModel):
         return replace(sampling, windows=1, every_s=None)
 
 
-_LISTS = frozenset(
-    name for name, field in ScanSettings.model_fields.items() if isinstance(field.default, list)
-)
-
-
-class Shown(NamedTuple):
-    """A setting as `config show` prints it: `value` is what a YAML file would hold."""
-
-    key: str
-    value: object
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Effective settings; `origins` says for each key where its value comes from, or `default`."""
-
-    settings: ScanSettings
-    origins: Mapping[str, str]
-
-    def shown(self) -> list[Shown]:
-        """Every key with value and origin, in the order of the model."""
-        values = self.settings.model_dump(mode="json")
-        return [Shown(key, value, self.origins[key]) for key, value in values.items()]
-
-
 def load(
     files: Iterable[str | Path] = (),
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     sets: Iterable[str] = (),
-) -> Loaded:
-    """Settings from all sources.
-
-    Args:
-        files: YAML files, the later ones winning.
-        env: the environment; only `DEEPFAKE_SCAN_<KEY>` is looked at.
-        overrides: flags and arguments by key; None and empty lists count as not given.
-        sets: the `key=value` of each `--set`.
-
-    Raises:
-        SettingsError: something is wrong; the message has one line per mistake, from all sources.
-    """
-    sources = [file_source(path) for path in files]
-    sources.append(environment_source(env or {}, _LISTS))
-    sources.append(set_source(sets, _LISTS))
-    sources.append(flag_source(overrides or {}, _LISTS))
-    found = [text for source in sources for text in _check(source)]
-    if found:
-        raise SettingsError("\n".join(found))
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(ScanSettings.model_fields, "default")
-    for source in sources:
-        values |= source.values
-        origins |= {key: source.origin(key) for key in source.values}
-    return Loaded(ScanSettings.model_validate(values), origins)
-
-
-def _check(source: Source) -> list[str]:
-    """What is wrong with one source; works because no setting is required or depends on another one."""
-    try:
-        ScanSettings.model_validate(source.values)
-    except ValidationError as error:
-        return mistakes(source, error, ScanSettings.model_fields)
-    return mistakes(source, None, ScanSettings.model_fields)
+) -> Loaded[ScanSettings]:
+    """Settings of a scan from all sources, as `load_as`."""
+    return load_as(ScanSettings, files, env, overrides, sets)
 
 
 def settings_words(options: ExtractOptions, weights_id: str) -> dict[str, Any]:

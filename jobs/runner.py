@@ -30,6 +30,18 @@ class Runner(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+class Extractor(Protocol):
+    """Runs videos through the first stage alone. Use as a context manager."""
+
+    def extracted(self, plan: pa.Table) -> Iterator[pa.Table]:
+        """Send rows of a plan through; rows of `stages.EXTRACTED` come back, missing where a worker died."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
 def open_runner(
     settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract] = Extract
 ) -> Runner:
@@ -45,15 +57,26 @@ def open_runner(
     return Cluster(settings, options, scoring, extract)
 
 
-class InProcess:
-    """Both stages in this process, one video after the other: for tests, debugging and a few files."""
+def open_extractor(settings: ScanSettings, options: ExtractOptions) -> Extractor:
+    """The same for the first stage alone.
+
+    Raises:
+        ClusterError: Ray cannot be reached, or the actors do not fit on it.
+    """
+    if settings.address == IN_PROCESS:
+        return ExtractInProcess(settings, options)
+    from jobs.cluster import Cluster
+
+    return Cluster(settings, options, None)
+
+
+class ExtractInProcess:
+    """The first stage in this process, one video after the other."""
 
     def __init__(
-        self, settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract]
+        self, settings: ScanSettings, options: ExtractOptions, extract: type[Extract] = Extract
     ) -> None:
         self._extract = extract(options, settings.max_bytes)
-        self._score = Score(scoring)
-        self._batch = settings.score_batch or 4
 
     def __enter__(self) -> Self:
         return self
@@ -61,9 +84,29 @@ class InProcess:
     def __exit__(self, *_: object) -> None:
         self._extract.close()
 
+    def extracted(self, plan: pa.Table) -> Iterator[pa.Table]:
+        """A table per video."""
+        return (self._extract(plan.slice(i, 1)) for i in range(len(plan)))
+
+
+class InProcess:
+    """Both stages in this process, one video after the other: for tests, debugging and a few files."""
+
+    def __init__(
+        self, settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract]
+    ) -> None:
+        self._first = ExtractInProcess(settings, options, extract)
+        self._score = Score(scoring)
+        self._batch = settings.score_batch or 4
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._first.__exit__()
+
     def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
         """Rows of `schema.RESULTS`, a table per scoring batch."""
         step = 1 if alone else self._batch
         for start in range(0, len(plan), step):
-            videos = range(start, min(start + step, len(plan)))
-            yield self._score(pa.concat_tables([self._extract(plan.slice(i, 1)) for i in videos]))
+            yield self._score(pa.concat_tables(self._first.extracted(plan.slice(start, step))))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,6 +110,22 @@ def blind_facts(picture: Picture) -> list[float]:
     height, width = grey.shape
     edges = np.asarray(cv2.Laplacian(grey, cv2.CV_64F))
     return [width, height, *picture.mean(axis=(0, 1)), grey.std(), float(np.log1p(edges.var()))]
+
+
+def container_facts(infos: Sequence[Mapping[str, Any]]) -> Facts:
+    """Size, shape, rate, length, codec and container of videos: [N, F].
+
+    Args:
+        infos: Of each video, the fields of `VideoInfo`, and its `size` in bytes.
+    """
+    kinds = sorted({(key, str(info[key])) for info in infos for key in ("codec", "container")})
+    rows = []
+    for info in infos:
+        length, size = info["duration_s"] or 0.0, info["size"]
+        numbers = [np.log1p(size), info["width"], info["height"], info["fps"] or 0.0, length]
+        rate = np.log1p(size / length) if length else 0.0
+        rows.append([*numbers, rate, *(float(str(info[key]) == value) for key, value in kinds)])
+    return np.array(rows, np.float64)
 
 
 def blind_auc(facts: Facts, samples: Sequence[Sample]) -> float:

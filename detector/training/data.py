@@ -5,7 +5,9 @@ The CSV has the columns `uri,label,group` and, where known, `split`, `pair` and 
 * `uri`: a picture, relative to the CSV, or `archive.tar!member` for one inside an uncompressed tar;
 * `label`: 0 or `real`, 1 or `fake`;
 * `group`: the person on view, as far as known; `donor`: the person whose face was put in;
-* `pair`: what a fake shares with the real picture that it was made from; the group where it is not given.
+* `pair`: what a fake shares with the real picture that it was made from; the group where it is not given;
+* `clip`: what the crops of one clip share, which then stand in the order of time; `reach`: the side of the
+  stored picture over that of the crop that inference would cut, 1 where it is not given.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from detector.training.selfblend import Families, self_blend
 _LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 _REQUIRED = ("uri", "label", "group")
 _TAR_SEPARATOR = ".tar!"
+_MAX_REACH = 4.0
+# A border is fainter than what a face swap leaves: degraded as often, there would be nothing to learn from.
+_LOOK_OF_BLENDS = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Sample:
     split: str = ""
     pair: str = ""
     donor: str = ""
+    clip: str = ""
+    reach: float = 1.0
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -67,9 +74,17 @@ def _sample(path: Path, line: int, row: dict[str, str]) -> Sample:
         raise InputError(f"{path}:{line}: label {row['label']!r} is neither of {', '.join(_LABELS)}")
     if not row["uri"] or not row["group"]:
         raise InputError(f"{path}:{line}: uri and group must not be empty")
-    optional = {key: row.get(key) or "" for key in ("split", "pair", "donor")}
+    optional = {key: row.get(key) or "" for key in ("split", "pair", "donor", "clip")}
     optional["pair"] = optional["pair"] or row["group"]
-    return Sample(str(path.parent / row["uri"]), label, row["group"], **optional)
+    try:
+        reach = float(row.get("reach") or 1.0)
+    except ValueError:
+        reach = 0.0
+    if not 1.0 <= reach <= _MAX_REACH:
+        raise InputError(
+            f"{path}:{line}: reach {row.get('reach')!r} is not a number from 1 to {_MAX_REACH:g}"
+        )
+    return Sample(str(path.parent / row["uri"]), label, row["group"], reach=reach, **optional)
 
 
 def split_by_component(samples: Sequence[Sample], shares: dict[str, float], seed: int) -> list[Sample]:
@@ -132,6 +147,11 @@ class CropStore:
         if picture is None:
             raise InputError(f"{uri}: not a picture that can be decoded")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def crop(self, sample: Sample) -> Picture:
+        """What inference would cut: the stored picture without the margin that training may use."""
+        picture = self.read(sample.uri)
+        return picture if sample.reach == 1.0 else Window().within(sample.reach).cut(picture)
 
     def _bytes(self, uri: str) -> bytes:
         archive, separator, member = uri.partition(_TAR_SEPARATOR)
@@ -217,24 +237,28 @@ class PairedCrops(Dataset[Batch]):
         )
 
     def _pair(self, real_row: int, rng: np.random.Generator) -> tuple[_Member, _Member]:
-        real = self._store.read(self._samples[real_row].uri)
-        fakes = self._fakes_of.get(self._samples[real_row].pair) or self._fakes
+        shown, reach = self._samples[real_row], self._samples[real_row].reach
+        fakes = self._fakes_of.get(shown.pair) or self._fakes
         blends = rng.random() < self._options.blended or not fakes
         if blends:
-            real, fake = self_blend(real, self._families, rng)
-            fake_row = -1
+            # Outlines know where a face lies in a crop, not in what is stored around it.
+            real, fake = self_blend(self._store.crop(shown), self._families, rng)
+            fake_row, reach = -1, 1.0
+            fake_reach = reach
         else:
             fake_row = int(rng.choice(fakes))
-            fake = self._store.read(self._samples[fake_row].uri)
-        window, look, noise_seed = draw_window(rng), draw_look(rng), int(rng.integers(1 << 31))
+            real, fake = self._store.read(shown.uri), self._store.read(self._samples[fake_row].uri)
+            fake_reach = self._samples[fake_row].reach
+        look = draw_look(rng, _LOOK_OF_BLENDS if blends else 1.0)
+        window, noise_seed = draw_window(rng), int(rng.integers(1 << 31))
         return (
-            self._finish(real, real_row, window, look, noise_seed),
-            self._finish(fake, fake_row, window, look, noise_seed + 1),
+            self._finish(_Member(real, window, real_row), reach, look, noise_seed),
+            self._finish(_Member(fake, window, fake_row), fake_reach, look, noise_seed + 1),
         )
 
-    def _finish(self, picture: Picture, row: int, window: Window, look: Look, noise_seed: int) -> _Member:
-        degraded = degrade(window.cut(picture), look, noise_seed)
-        return _Member(resize(degraded, self._options.size), window, row)
+    def _finish(self, stored: _Member, reach: float, look: Look, noise_seed: int) -> _Member:
+        degraded = degrade(stored.window.within(reach).cut(stored.frame), look, noise_seed)
+        return stored._replace(frame=resize(degraded, self._options.size))
 
 
 class _Member(NamedTuple):

@@ -2,13 +2,15 @@
 
 A `Window` says which part of the stored crop is used: it varies the margin, the place and the side. A
 `Look` says what a camera, an editor and a platform do to the pixels: colours, a smaller size, blur, noise,
-JPEG, a covered spot.
+JPEG, H.264, a covered spot.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from detector.crops import resize
 
 Picture = NDArray[np.uint8]
 """[H, W, 3] uint8, RGB."""
+
+_FRAME_TIME = Fraction(1, 25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Window:
     centre_y: float = 0.5
     side: float = 1.0
     mirrored: bool = False
+
+    def within(self, reach: float) -> Window:
+        """The same window in a picture whose side is `reach` times that of the crop, around one centre."""
+        x, y = ((centre - 0.5) / reach + 0.5 for centre in (self.centre_x, self.centre_y))
+        return replace(self, centre_x=x, centre_y=y, side=self.side / reach)
 
     def as_row(self) -> tuple[float, float, float, float]:
         """Centre x, centre y, side, and -1 where mirrored, else 1."""
@@ -72,6 +81,8 @@ class Look:
     """Sigma, grey levels."""
     jpeg: int = 0
     """Quality; 0 = none."""
+    h264: int = 0
+    """Constant rate factor, larger is worse; 0 = none."""
     cover: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """x, y, width, height of a covered spot as fractions of the picture."""
 
@@ -95,7 +106,8 @@ def draw_look(rng: np.random.Generator, strength: float = 1.0) -> Look:
         side=round(float(np.exp(rng.uniform(np.log(64), np.log(180))))) if happens(0.4) else 0,
         blur=float(rng.uniform(0.4, 1.4)) if happens(0.2) else 0.0,
         noise=float(rng.uniform(1.5, 8)) if happens(0.2) else 0.0,
-        jpeg=int(rng.integers(30, 96)) if happens(0.5) else 0,
+        jpeg=int(rng.integers(30, 96)) if happens(0.4) else 0,
+        h264=int(rng.integers(20, 42)) if happens(0.35) else 0,
         cover=_draw_cover(rng) if happens(0.15) else (0.0, 0.0, 0.0, 0.0),
     )
 
@@ -113,13 +125,24 @@ def degrade(picture: Picture, look: Look, noise_seed: int = 0) -> Picture:
         look: What to do.
         noise_seed: The noise itself should differ between the members of a pair.
     """
+    return np.asarray(degrade_clip(picture[None], look, noise_seed)[0])
+
+
+def degrade_clip(clip: NDArray[np.uint8], look: Look, noise_seed: int = 0) -> NDArray[np.uint8]:
+    """The same for a clip [T, S, S, 3] uint8 RGB: one look and one stream, but noise of its own per frame."""
+    frames = [_before_codec(picture, look, noise_seed + number) for number, picture in enumerate(clip)]
+    degraded = np.stack(frames)
+    if look.h264:
+        degraded = h264(degraded, look.h264)
+    return np.stack([jpeg(picture, look.jpeg) for picture in degraded]) if look.jpeg else degraded
+
+
+def _before_codec(picture: Picture, look: Look, noise_seed: int) -> Picture:
     if 0 < look.side < picture.shape[0]:
         picture = resize(picture, look.side)
     if look.blur:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), look.blur), np.uint8)
-    picture = _recolour(picture, look, noise_seed)
-    picture = _cover(picture, look)
-    return jpeg(picture, look.jpeg) if look.jpeg else picture
+    return _cover(_recolour(picture, look, noise_seed), look)
 
 
 def _recolour(picture: Picture, look: Look, noise_seed: int) -> Picture:
@@ -153,3 +176,25 @@ def jpeg(picture: Picture, quality: int) -> Picture:
         raise RuntimeError("OpenCV could not encode a JPEG")
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def h264(clip: NDArray[np.uint8], rate_factor: int) -> NDArray[np.uint8]:
+    """A clip [T, H, W, 3] uint8 RGB after H.264 (x264, 4:2:0) at a constant rate factor of 1 to 51."""
+    height, width = clip.shape[1:3]
+    even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    padded = np.pad(clip, even, mode="edge")
+    encoder = av.VideoCodecContext.create("libx264", "w")
+    encoder.height, encoder.width = padded.shape[1:3]
+    encoder.pix_fmt, encoder.time_base, encoder.thread_count = "yuv420p", _FRAME_TIME, 1
+    encoder.options = {"crf": str(rate_factor), "preset": "veryfast", "tune": "zerolatency"}
+    decoder = av.VideoCodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    packets = [packet for frame in padded for packet in encoder.encode(_video_frame(frame))]
+    packets += encoder.encode(None)
+    frames = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
+    decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    return np.asarray(decoded[:, :height, :width], np.uint8)
+
+
+def _video_frame(picture: Picture) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.crops import resize
 from detector.efficientnet import FEATURES, STRIDE8_CHANNELS, STRIDE16_CHANNELS, EfficientNetLite0
+from detector.errors import SettingsError
+from detector.network import ClipNetwork
 from detector.training.data import CropStore, Sample
 
 _INT8_PER_SIGMA = 16.0
@@ -65,7 +67,7 @@ class _WholeCrops(Dataset[Tensor]):
         return len(self._samples)
 
     def __getitem__(self, row: int) -> Tensor:
-        return torch.from_numpy(resize(self._store.read(self._samples[row].uri), self._size))
+        return torch.from_numpy(resize(self._store.crop(self._samples[row]), self._size))
 
 
 def normalised(frames: Tensor) -> Tensor:
@@ -74,12 +76,12 @@ def normalised(frames: Tensor) -> Tensor:
 
 
 def cache_targets(
-    teacher: EfficientNetLite0, samples: Sequence[Sample], folder: Path, size: int = 128, workers: int = 1
+    teacher: ClipNetwork, samples: Sequence[Sample], folder: Path, size: int, workers: int = 1
 ) -> Targets:
     """The teacher's answers to every sample, computed unless `folder` already holds them; resumable by batch.
 
     Args:
-        teacher: One logit, positive = fake.
+        teacher: An `EfficientNetLite0LSTM`; its frame head is what is asked.
         samples: In the order that `Targets` is indexed by.
         folder: Four arrays and the state are kept here; about 16 kB a sample at 128 px.
         size: Side of the teacher's input, px.
@@ -90,11 +92,13 @@ def cache_targets(
     arrays = {name: _open(folder / f"{name}.npy", shape, dtype) for name, (shape, dtype) in shapes.items()}
     state_file = folder / "state.json"
     state: dict[str, Any] = json.loads(state_file.read_text()) if state_file.exists() else {"done": 0}
-    teacher.eval()
+    trunk = teacher.eval().trunk
+    if not isinstance(trunk, EfficientNetLite0):
+        raise SettingsError("only an efficientnet_lite0_lstm can be a teacher")
     for start, frames in _batches(samples, size, state["done"], workers):
         with torch.inference_mode():
-            features = teacher.features(normalised(frames))
-            logits = teacher.classify(features.pooled)[:, 0]
+            features = trunk.features(normalised(frames))
+            logits = teacher.frame_head(torch.relu(teacher.projection(features.pooled)))[:, 0]
         if "scales" not in state:
             state["scales"] = [_channel_scale(part) for part in features]
         stop = start + len(frames)

@@ -99,7 +99,7 @@ def logits_of(
     store = CropStore()
 
     def pictures(part: Sequence[Sample]) -> list[Picture]:
-        read = [store.read(sample.uri) for sample in part]
+        read = [store.crop(sample) for sample in part]
         return [change(picture) for picture in read] if change else read
 
     parts = [
@@ -121,12 +121,16 @@ def _degraded(look: Look) -> Callable[[Picture], Picture]:
     return lambda picture: degrade(picture, look)
 
 
+def unseen_blend(store: CropStore, real: Sample, number: int) -> tuple[Picture, Picture]:
+    """A real and a blend of families that are not trained on; the number is the seed."""
+    return self_blend(store.crop(real), Families.held_out(), np.random.default_rng(number))
+
+
 def _auc_on_blends(model: Model, reals: Sequence[Sample]) -> float:
-    store, families = CropStore(), Families.held_out()
-    scores = []
-    for number, sample in enumerate(reals):
-        pair = self_blend(store.read(sample.uri), families, np.random.default_rng(number))
-        scores.append(score_pictures(model, pair))
+    store = CropStore()
+    scores = [
+        score_pictures(model, unseen_blend(store, sample, number)) for number, sample in enumerate(reals)
+    ]
     return auc(np.tile(np.array([0, 1]), len(reals)), np.concatenate(scores))
 
 

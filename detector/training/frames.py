@@ -12,57 +12,54 @@ import torch
 from torch import Tensor, nn
 
 from detector.crops import resize
-from detector.efficientnet import EfficientNetLite0, load_state
 from detector.network import ClipNetwork, build
+from detector.training.clips import one_per_clip
 from detector.training.curves import draw_curves
 from detector.training.data import BatchOptions, CropStore, PairedCrops, Sample
+from detector.training.degrade import Picture
 from detector.training.distil import Targets, cache_targets, normalised
-from detector.training.finish import Draft, Figures, export, labels_of
+from detector.training.finish import labels_of, unseen_blend
+from detector.training.folding import fold, unfolded
 from detector.training.loop import Cycle, CycleEnd, CycleOptions, Evaluate
-from detector.training.metrics import auc
+from detector.training.metrics import Scores, auc
 from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.training.start import start_from
-from detector.weights import Architecture, Input, WeightsFile
+from detector.weights import Architecture, read
 
 _NETWORK = "network."
 _CROPS_PER_CALL = 64
+_BLENDED_REALS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameCycle:
     """One cycle of stage A."""
 
-    name: str
-    """Of the weights file."""
     train: Sequence[Sample]
     validation: Sequence[Sample]
     folder: Path
-    """State of the cycle, the teacher's answers, and at the end `curves.png` and `NAME.safetensors`."""
+    """State of the cycle, the teacher's answers, and at the end `curves.png`."""
     batches: BatchOptions = field(default_factory=BatchOptions)
     cycle: CycleOptions = field(default_factory=CycleOptions)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     architecture: Architecture = field(default_factory=Architecture)
     init_from: Path | None = None
     """Weights or an ImageNet checkpoint, see `start_from`; None starts from the seed."""
+    folded: bool = False
+    """Train with batch normalisation folded into the convolutions: for a start that is trained already."""
     teacher: Path | None = None
-    """State dict of an `EfficientNetLite0` with one logit, as safetensors; for a ResNeXt only."""
-    teacher_size: int = 128
-    """Side of the teacher's input, px."""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    validation_data: str = ""
-    """In words, what the thresholds are measured on."""
+    """Weights file of an `efficientnet_lite0_lstm`; for a ResNeXt only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a cycle left; no weights while it is not finished."""
+class FramesEnd:
+    """How stage A ended; the state of the network is None while the cycle is not finished."""
 
     end: CycleEnd
-    weights: WeightsFile | None = None
-    figures: Figures | None = None
+    state: dict[str, Tensor] | None = None
 
 
-def run(plan: FrameCycle) -> Outcome:
+def train_frames(plan: FrameCycle) -> FramesEnd:
     """Runs a cycle, or goes on with one that was stopped; the same call again after a stop.
 
     Raises:
@@ -73,22 +70,18 @@ def run(plan: FrameCycle) -> Outcome:
     network = build(plan.architecture)
     if plan.init_from is not None:
         start_from(network, plan.init_from, plan.architecture)
+    if plan.folded:
+        fold(network)
     objective = FrameObjective(network, plan.objective, _targets(plan))
     batches = PairedCrops(plan.train, plan.batches)
-    evaluate = _evaluate(plan.validation, plan.batches.size)
+    evaluate = _evaluate(one_per_clip(plan.validation), plan.batches.size)
     cycle = Cycle(objective, batches, plan.folder, plan.cycle, evaluate)
     end = cycle.run()
-    if not end.finished:
-        return Outcome(end)
     draw_curves(plan.folder)
-    weights, figures = export(
-        plan.folder / f"{plan.name}.safetensors",
-        draft_of(plan),
-        network_state(cycle.averaged_state()),
-        plan.validation,
-        plan.validation_data,
-    )
-    return Outcome(end, weights, figures)
+    if not end.finished:
+        return FramesEnd(end)
+    state = network_state(cycle.averaged_state())
+    return FramesEnd(end, unfolded(state, build(plan.architecture)) if plan.folded else state)
 
 
 def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,39 +89,46 @@ def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(_NETWORK): value for name, value in state.items() if name.startswith(_NETWORK)}
 
 
-def draft_of(plan: FrameCycle) -> Draft:
-    """The header of the weights that a cycle ends in."""
-    return Draft(
-        name=plan.name,
-        architecture=plan.architecture,
-        input=Input(size=plan.batches.size),
-        provenance=plan.provenance,
-    )
-
-
 def _targets(plan: FrameCycle) -> Targets | None:
     if plan.teacher is None:
         return None
-    from safetensors.torch import load_file
-
-    teacher = EfficientNetLite0()
-    load_state(teacher, load_file(plan.teacher))
-    return cache_targets(teacher, plan.train, plan.folder / "teacher", plan.teacher_size, plan.cycle.workers)
+    weights = read(plan.teacher)
+    teacher = build(weights.header.architecture)
+    teacher.load_state_dict(weights.tensors())
+    size, workers = weights.header.input.size, plan.cycle.workers
+    return cache_targets(teacher, plan.train, plan.folder / "teacher", size, workers)
 
 
 def _evaluate(samples: Sequence[Sample], size: int) -> Evaluate:
-    """AUC of the frame head on whole, undegraded crops, which are read once."""
+    """AUC of the frame head on whole, undegraded crops, and on blends of families that are not trained on."""
     store = CropStore()
-    pixels = torch.from_numpy(np.stack([resize(store.read(sample.uri), size) for sample in samples]))
+    crops = _pixels([store.crop(sample) for sample in samples], size)
     labels = labels_of(samples)
+    reals = [sample for sample in samples if sample.label == 0][:_BLENDED_REALS]
+    blends = _pixels(
+        [picture for number, real in enumerate(reals) for picture in unseen_blend(store, real, number)], size
+    )
+    blend_labels = np.tile(np.array([0, 1]), len(reals))
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         network = cast(ClipNetwork, module.get_submodule("network"))
-        device = next(network.parameters()).device
-        parts = [
-            frame_logits(network, normalised(part.to(device)))
-            for part in torch.split(pixels, _CROPS_PER_CALL)
-        ]
-        return {"auc": auc(labels, torch.cat(parts).double().cpu().numpy())}
+        return {
+            "auc": auc(labels, _logits_of(network, crops)),
+            "auc_unseen_blends": auc(blend_labels, _logits_of(network, blends)),
+        }
 
     return evaluate
+
+
+def _pixels(pictures: Sequence[Picture], size: int) -> Tensor:
+    """[N, size, size, 3] uint8."""
+    return torch.from_numpy(np.stack([resize(picture, size) for picture in pictures]))
+
+
+def _logits_of(network: ClipNetwork, pixels: Tensor) -> Scores:
+    """Frame logits [N] of pixels [N, S, S, 3] uint8."""
+    device = next(network.parameters()).device
+    parts = [
+        frame_logits(network, normalised(part.to(device))) for part in torch.split(pixels, _CROPS_PER_CALL)
+    ]
+    return torch.cat(parts).double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk, as lists of samples: plain folders, DFDC, FaceForensics++."""
+"""Data sets as they lie on disk, as lists of samples: CSV, plain folders, DFDC, FaceForensics++."""
 
 from __future__ import annotations
 
@@ -9,11 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import InputError
-from detector.training.data import Sample
+from detector.training.data import Sample, read_samples
 
-_COLUMNS = ("uri", "label", "group", "split", "pair", "donor")
+_COLUMNS = ("uri", "label", "group", "split", "pair", "donor", "clip", "reach")
 _CLASSES = {"real": 0, "fake": 1}
 _HIDDEN = "."
+_COMPRESSIONS = ("c23", "raw", "c40")
+
+
+def find(path: Path) -> list[Sample]:
+    """Samples of a data set of any form that is known: a CSV, or a folder that is told by what lies in it.
+
+    Raises:
+        InputError: It has no known form, or not what that form needs.
+    """
+    if path.is_file():
+        return read_samples(path)
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist", hint="Name a CSV file or the folder of a data set.")
+    if any((path / name).is_dir() for name in _CLASSES):
+        return plain_folders(path)
+    if (path / "original_sequences").is_dir():
+        held = [c for c in _COMPRESSIONS if any((path / "original_sequences").glob(f"*/{c}/videos"))]
+        return faceforensics(path, held[0] if held else _COMPRESSIONS[0])
+    if any(path.rglob("metadata.json")):
+        return dfdc(path)
+    raise InputError(
+        f"{path}: not a data set of a form that is known",
+        hint="It has to hold real/ and fake/, or original_sequences/ and manipulated_sequences/ of "
+        "FaceForensics++, or metadata.json of DFDC; or name a CSV with the columns uri,label,group.",
+    )
 
 
 def plain_folders(root: Path) -> list[Sample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def start_from(network: ClipNetwork, path: Path, architecture: Architecture) -> 
 
 def _from_weights(network: ClipNetwork, path: Path, architecture: Architecture) -> None:
     weights = read(path)
-    if weights.header.architecture != architecture:
+    if msgspec.structs.replace(weights.header.architecture, mix=architecture.mix) != architecture:
         raise WeightsError(
             f"{path} holds {weights.header.architecture}, the cycle trains {architecture}",
             hint="Give the cycle the architecture of the weights that it starts from.",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from detector.errors import SettingsError
 from detector.types import ExtractOptions, Limits, Policy
 from detector.weights import Detector, Header, Input
-from jobs.config import Loaded, ScanSettings, load, settings_id, settings_words
+from jobs.config import ScanSettings, load, settings_id, settings_words
+from jobs.config_load import Loaded
 
 POLICY = Policy(
     policy_id="p",

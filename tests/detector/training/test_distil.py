@@ -7,27 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from detector.efficientnet import EfficientNetLite0
 from detector.errors import SettingsError
-from detector.network import ResNeXtLSTM, build
+from detector.network import EfficientNetLite0LSTM, ResNeXtLSTM, build
 from detector.training.data import BatchOptions, CropStore, PairedCrops
 from detector.training.distil import cache_targets, normalised, under_window
-from detector.training.objective import FrameObjective, ObjectiveOptions
+from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.weights import Architecture
 
 
 @pytest.fixture(scope="module")
-def teacher() -> EfficientNetLite0:
+def teacher() -> EfficientNetLite0LSTM:
     torch.manual_seed(0)
-    return EfficientNetLite0().eval()
+    return EfficientNetLite0LSTM(Architecture(projection=16, hidden=8)).eval()
 
 
 def test_cached_answers_are_the_teachers(teacher, toy, tmp_path: Path):
     targets = cache_targets(teacher, toy, tmp_path, size=64, workers=0)
     frames = torch.from_numpy(np.stack([CropStore().read(sample.uri) for sample in toy]))
     with torch.inference_mode():
-        features = teacher.features(normalised(frames))
-        assert targets.logits == pytest.approx(teacher.classify(features.pooled)[:, 0].numpy(), abs=1e-5)
+        features = teacher.trunk.features(normalised(frames))
+        assert targets.logits == pytest.approx(frame_logits(teacher, normalised(frames)).numpy(), abs=1e-5)
     maps = targets.maps(np.array([0, 29]))
     assert maps.stride8.shape == (2, 40, 8, 8)
     assert maps.stride16.shape == (2, 112, 4, 4)

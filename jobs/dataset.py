@@ -1,0 +1,224 @@
+"""Labelled data as training takes it: found, split by people, cut to crops, and looked over for leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detector.errors import InputError
+from detector.training.audit import LEAK, Audit, audit, blind_auc, container_facts, shared_people
+from detector.training.clips import one_per_clip
+from detector.training.data import Sample, split_by_component
+from detector.training.sources import find, write_samples
+from detector.types import Facts
+from detector.weights import Input
+from jobs.crop_shards import REACH, VideoCrops, extract_options, plan_of
+from jobs.listing import SUFFIXES, suffix
+from jobs.runner import open_extractor
+from jobs.schema import printable
+from jobs.train_config import TrainSettings
+
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+_AUDITED = 3000
+_SHOWN = 10
+TRAIN, VALIDATION = "train", "val"
+_NAMES = {
+    f"{split}/{label}": f"{name} in {split}"
+    for split in (TRAIN, VALIDATION, "test")
+    for label, name in ((0, "real"), (1, "fake"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be known of a data set before it is trained on."""
+
+    audit: Audit | None
+    """Of its crops, at most so many; None where it holds videos that were not cut."""
+    videos: dict[str, int]
+    """Videos by `split/label`."""
+    shared: list[str]
+    """People on more than one side of the split."""
+    failed: list[tuple[str, str, str]]
+    """Videos that give no crops: uri, reason, message."""
+    container_auc: float | None
+    """AUC of a classifier that knows file size, shape, rate, length, codec and container only."""
+    skipped: dict[str, int]
+    """Files that are neither videos nor pictures, by suffix."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why results on this data would mean nothing, None where they may."""
+        if self.shared:
+            return f"{len(self.shared)} people are on more than one side of the split: {_few(self.shared)}"
+        doubled = self.audit.doubled if self.audit else []
+        if doubled:
+            return f"{len(doubled)} pictures come twice, with another label or split: {_few(doubled)}"
+        return None
+
+    def warnings(self) -> list[str]:
+        """Sentences for the user, the gravest first."""
+        found = [
+            f"leak: {what} alone tell real from fake (AUC {value:.2f}); a network will learn that"
+            for what, value in self._blind()
+            if value > LEAK
+        ]
+        if self.failed:
+            reasons = Counter(reason for _, reason, _ in self.failed)
+            found.append(f"{len(self.failed)} videos give no crops: {_counts(reasons)}")
+        if self.audit and self.audit.unreadable:
+            found.append(
+                f"{len(self.audit.unreadable)} pictures cannot be read: {_few(self.audit.unreadable)}"
+            )
+        if self.skipped:
+            found.append(f"neither videos nor pictures, left out: {_counts(Counter(self.skipped))}")
+        return found
+
+    def in_words(self) -> str:
+        """For a person to read."""
+        lines = []
+        for what, counts in (("crops", self.audit.counts if self.audit else {}), ("videos", self.videos)):
+            if counts:
+                lines.append(f"{what}: {', '.join(f'{n:,} {_NAMES.get(k, k)}' for k, n in counts.items())}")
+        if self.audit:
+            groups = ", ".join(f"{count:,} in {split}" for split, count in self.audit.groups.items())
+            lines.append(f"groups: {groups}; fakes without their real: {self.audit.without_real:,}")
+        lines += [
+            f"{what} alone tell real from fake with AUC {value:.2f} (.50 is chance)"
+            for what, value in self._blind()
+        ]
+        lines += [f"  {uri}: {reason}: {message}" for uri, reason, message in self.failed]
+        lines += [f"warning: {warning}" for warning in self.warnings()]
+        lines.append(f"not fit for training: {self.refused}" if self.refused else "fit for training")
+        return "\n".join(map(printable, lines))
+
+    def _blind(self) -> list[tuple[str, float]]:
+        """What a classifier that sees no face knew, and its AUC."""
+        values = {
+            "size, colour and sharpness": self.audit.blind_auc if self.audit else None,
+            "file size, shape, rate, length, codec and container": self.container_auc,
+        }
+        return [(what, value) for what, value in values.items() if value is not None]
+
+    def as_json(self) -> str:
+        """All of it."""
+        return json.dumps(asdict(self) | {"refused": self.refused}, indent=2)
+
+
+def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
+    """Samples of all data sets with their split, and how many files of other kinds were left out.
+
+    Raises:
+        InputError: Nothing is there, a form is unknown, or a split is named for a part of the samples only.
+    """
+    found = [sample for path in settings.data for sample in find(Path(path))]
+    kept = [sample for sample in found if is_video(sample) or suffix(sample.uri) in _PICTURES]
+    uris = {sample.uri for sample in kept}
+    skipped = Counter(suffix(sample.uri) or "no suffix" for sample in found if sample.uri not in uris)
+    if not kept:
+        raise InputError(f"no videos and no pictures in {', '.join(settings.data)}")
+    named = sum(bool(sample.split) for sample in kept)
+    if 0 < named < len(kept):
+        raise InputError(f"split stands in {named} of {len(kept)} lines; it has to stand in all or in none")
+    if not named:
+        shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
+        kept = split_by_component(kept, shares, settings.seed)
+    return kept, dict(skipped)
+
+
+def is_video(sample: Sample) -> bool:
+    """Whether a sample is a video, by its suffix."""
+    return suffix(sample.uri) in SUFFIXES
+
+
+def samples_of(video: Sample, crops: VideoCrops) -> list[Sample]:
+    """The crops of a video as samples of its label and people."""
+    return [
+        replace(video, uri=f"{crops.tar}!{member}", clip=f"{video.uri}#{number}", reach=REACH)
+        for number, clip in enumerate(crops.clips)
+        for member in clip
+    ]
+
+
+def report(
+    samples: Sequence[Sample],
+    crops: Sequence[Sample] | None,
+    found: Sequence[tuple[Sample, VideoCrops]],
+    skipped: dict[str, int],
+) -> Report:
+    """Looks a data set over.
+
+    Args:
+        samples: Videos and pictures.
+        crops: What is trained on; None where the videos were not cut.
+        found: Each video and what it gave.
+        skipped: From `read`.
+    """
+    infos = [(video, crops.info) for video, crops in found if crops.info is not None and not crops.reason]
+    blind = None
+    if {video.label for video, _ in infos} == {0, 1}:
+        blind = blind_auc(container_facts([info for _, info in infos]), [video for video, _ in infos])
+    looked_at = _sample(one_per_clip(crops)) if crops is not None else []
+    return Report(
+        audit=audit(looked_at) if looked_at else None,
+        videos=dict(sorted(Counter(f"{s.split}/{s.label}" for s in samples if is_video(s)).items())),
+        shared=shared_people(samples),
+        failed=[(crops.uri, crops.reason, crops.message) for _, crops in found if crops.reason],
+        container_auc=blind,
+        skipped=skipped,
+    )
+
+
+def check(settings: TrainSettings) -> tuple[Report, list[Sample]]:
+    """Reads every picture and opens every video of data sets, at one frame each; nothing is stored.
+
+    Raises:
+        InputError: As `read`.
+        ClusterError: Ray cannot be reached.
+    """
+    samples, skipped = read(settings)
+    videos = {os.path.abspath(sample.uri): sample for sample in samples if is_video(sample)}  # noqa: PTH100
+    found: list[tuple[Sample, VideoCrops]] = []
+    if videos:
+        plan, missing = plan_of(videos)
+        found += [(videos[crops.uri], crops) for crops in missing]
+        scan = settings.scan_settings()
+        options = extract_options(scan, Input(frames=1), windows=1, min_face_px=settings.min_face_px)
+        with open_extractor(scan, options) as extractor:
+            for batch in extractor.extracted(plan):
+                found += [(videos[crops.uri], crops) for crops in map(_looked_at, batch.to_pylist())]
+    pictures = [sample for sample in samples if not is_video(sample)]
+    return report(samples, pictures or None, found, skipped), samples
+
+
+def write(path: Path, samples: Sequence[Sample]) -> None:
+    """Writes samples as a CSV that `data` may name."""
+    write_samples(path, [replace(sample, uri=os.path.abspath(sample.uri)) for sample in samples])  # noqa: PTH100
+
+
+def _looked_at(row: dict[str, Any]) -> VideoCrops:
+    facts = msgspec.json.decode(row["facts"], type=Facts)
+    info = asdict(facts.info) | {"size": row["size"]} if facts.info else None
+    return VideoCrops(row["uri"], row["version"], facts.failure, facts.message, info)
+
+
+def _sample(crops: Sequence[Sample]) -> list[Sample]:
+    chosen = np.random.default_rng(0).permutation(len(crops))[:_AUDITED]
+    return [crops[index] for index in sorted(chosen)]
+
+
+def _few(names: Sequence[object]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())

@@ -1,0 +1,50 @@
+"""What a training says when it begins and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from detector.training.train import Outcome, Training
+
+
+def opening(plan: Training) -> str:
+    """What is about to be trained, on what, for how long."""
+    frames = plan.frames
+    fakes = sum(crop.label for crop in frames.train)
+    start = frames.init_from or "random weights"
+    return (
+        f"{frames.architecture.family}, {frames.batches.size} px, from {start}: "
+        f"{len(frames.train) - fakes:,} real and {fakes:,} fake crops to learn from, "
+        f"{len(frames.validation):,} to validate; {frames.batches.steps:,} steps of {frames.batches.batch}"
+    )
+
+
+def closing(outcome: Outcome) -> str:
+    """What was reached, and what to do with it."""
+    if outcome.figures is None:
+        return f"stopped at step {outcome.end.step:,}; the same command goes on from there"
+    figures, heads = outcome.figures, outcome.heads
+    text = (
+        f"validation AUC {figures.auc:.3f} ({figures.auc_low:.3f} to {figures.auc_high:.3f}; "
+        f"{figures.crops:,} crops of {figures.groups:,} groups), after JPEG 40 {figures.auc_jpeg40:.3f}, "
+        f"on self-blends of unseen families {figures.auc_unseen_blends:.3f}\n"
+    )
+    if heads is not None:
+        text += (
+            f"clips: frames alone {heads.auc_frames:.3f}, "
+            f"with {heads.mix:.0%} of the LSTM {heads.auc_by_mix[heads.mix]:.3f}\n"
+        )
+    return f"{text}Next: deepfake-scan scan VIDEOS --output RESULTS --weights {outcome.path}"
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "finished": outcome.end.finished,
+        "step": outcome.end.step,
+        "weights": None if outcome.path is None else str(outcome.path),
+        "weights_id": None if outcome.weights is None else outcome.weights.weights_id,
+        "figures": None if outcome.figures is None else asdict(outcome.figures),
+        "clips": None if outcome.heads is None else asdict(outcome.heads),
+    }
