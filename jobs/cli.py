@@ -186,6 +186,8 @@ def train(
     """
     import logging
 
+    # Threads that wait spin by default, and on cores that are shared they then wait for each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from jobs.config_load import load_as
     from jobs.train_config import TrainSettings
 
@@ -336,12 +338,22 @@ def weights_verify(
 
 
 @config_app.command("check")
-def config_check(files: Annotated[list[Path], typer.Argument(help="Settings files in YAML.")]) -> None:
+def config_check(
+    files: Annotated[list[Path], typer.Argument(help="Settings files in YAML.")],
+    *,
+    training: Annotated[bool, typer.Option("--train", help="They are of a training, not of a scan.")] = False,
+) -> None:
     """Say everything that is wrong with settings files and the environment.
 
     Example: deepfake-scan config check nightly.yaml
     """
-    _load(files, None)
+    if training:
+        from jobs.config_load import load_as
+        from jobs.train_config import TrainSettings
+
+        load_as(TrainSettings, files)
+    else:
+        _load(files, None)
     print("no mistakes")
 
 

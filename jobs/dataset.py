@@ -159,7 +159,7 @@ def report(
     Args:
         samples: Videos and pictures.
         crops: What is trained on; None where the videos were not cut.
-        found: Each video and what it gave.
+        found: Each video and what it gave; in a data set of pictures only, none.
         skipped: From `read`.
     """
     infos = [(video, crops.info) for video, crops in found if crops.info is not None and not crops.reason]
@@ -171,10 +171,18 @@ def report(
         audit=audit(looked_at) if looked_at else None,
         videos=dict(sorted(Counter(f"{s.split}/{s.label}" for s in samples if is_video(s)).items())),
         shared=shared_people(samples),
-        failed=[(crops.uri, crops.reason, crops.message) for _, crops in found if crops.reason],
+        failed=[failure for _, video in found if (failure := _failure(video, cut=crops is not None))],
         container_auc=blind,
         skipped=skipped,
     )
+
+
+def _failure(video: VideoCrops, *, cut: bool) -> tuple[str, str, str] | None:
+    if video.reason:
+        return video.uri, video.reason, video.message
+    if cut and not video.clips:
+        return video.uri, "no_face", "no face in it is large and long enough to be learned from"
+    return None
 
 
 def check(settings: TrainSettings) -> tuple[Report, list[Sample]]:

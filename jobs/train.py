@@ -128,10 +128,13 @@ def _plan(
 
     sides = {split: [c for c in crops if c.split == split] for split in (dataset.TRAIN, dataset.VALIDATION)}
     for split, held in sides.items():
-        if {crop.label for crop in held} != {0, 1} and not (split == dataset.TRAIN and settings.blended == 1):
+        fakes = sum(crop.label for crop in held)
+        needs_fakes = split == dataset.VALIDATION or settings.blended < 1
+        if fakes == len(held) or (needs_fakes and not fakes):
             raise InputError(
-                f"the side `{split}` has {len(held)} crops, and not of both classes",
-                hint="Give more data, or name the sides in the column `split` of a CSV.",
+                f"the side `{split}` has {len(held) - fakes} real and {fakes} fake crops; it needs both",
+                hint="dataset.json in the output says what each video gave. Give more data, or name the "
+                "sides in the column `split` of a CSV.",
             )
     device = _device(settings)
     init = settings.init_from
@@ -201,7 +204,8 @@ def _dtype(settings: TrainSettings, device: Device) -> Dtype:
 def _use_threads(settings: TrainSettings) -> None:
     import torch
 
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    left = len(os.sched_getaffinity(0)) - settings.workers
+    torch.set_num_threads(settings.threads or max(1, left))
 
 
 def _same_settings(path: Path, settings: TrainSettings) -> None:

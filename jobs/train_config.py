@@ -19,7 +19,7 @@ class TrainSettings(BaseModel):
 
     data: list[Text] = Field(
         default=[],
-        description="Data sets: folders with real/ and fake/ in them, FaceForensics++ or DFDC as they lie on disk, "
+        description="Data sets: folders with real/ and fake/ in them, FaceForensics++ or DFDC as they lie, "
         "or CSV files with the columns uri,label,group (and split, pair, donor, clip).",
     )
     output: Text | None = Field(
@@ -117,8 +117,8 @@ class TrainSettings(BaseModel):
     )
     threads: Count | None = Field(
         default=None,
-        description="Threads of the network on a CPU. null: one per core. A training that goes on elsewhere "
-        "ends with the very same weights only with the same number.",
+        description="Threads of the network on a CPU. null: the cores that `workers` leave. A training "
+        "that goes on elsewhere ends with the very same weights only with the same number.",
     )
     workers: Annotated[int, Number, Field(ge=0, le=64)] = Field(
         default=1, description="Processes that read and degrade crops, 0 to 64; 0: the training itself does."

@@ -1,11 +1,15 @@
 """Fixtures for all tests."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.shared import shared_data_folder, why_missing
+
+# Tests run side by side: with a second thread in each, all wait for each other. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

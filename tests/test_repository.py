@@ -16,9 +16,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel
 
-from jobs.config import ScanSettings, load
+from jobs.config import ScanSettings
+from jobs.config_load import load_as
 from jobs.config_template import template
+from jobs.train_config import TrainSettings
 from tests.media import moving_face, write_video
 
 ROOT = Path(__file__).parent.parent
@@ -49,11 +52,14 @@ def locked(name: str) -> dict[str, str]:
     return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
 
 
-def test_the_shipped_settings_file_holds_every_key_with_its_default() -> None:
-    file = ROOT / "configs" / "scan.yaml"
-    assert list(yaml.safe_load(file.read_text())) == list(ScanSettings.model_fields)
-    assert load([file]).settings == ScanSettings()
-    assert file.read_text() == template(), "run: python -m jobs.config_template > configs/scan.yaml"
+@pytest.mark.parametrize(("command", "model"), [("scan", ScanSettings), ("train", TrainSettings)])
+def test_the_shipped_settings_files_hold_every_key_with_its_default(
+    command: str, model: type[BaseModel]
+) -> None:
+    file = ROOT / "configs" / f"{command}.yaml"
+    assert list(yaml.safe_load(file.read_text())) == list(model.model_fields)
+    assert load_as(model, [file]).settings == model()
+    assert file.read_text() == template(command), f"run: python -m jobs.config_template {command} > {file}"
 
 
 def test_the_command_line_starts_without_anything_heavy() -> None:

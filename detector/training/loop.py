@@ -268,14 +268,15 @@ class _Every:
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """Sets a reading process up: polite, single-threaded, deaf to Ctrl-C, which the loop handles."""
+    """Sets a reading process up: polite, single-threaded, deaf to signals, which the loop handles."""
 
     nice: int
 
     def __call__(self, _number: int) -> None:
         import cv2
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         os.nice(self.nice)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)

@@ -1,0 +1,219 @@
+"""From folders of videos to a weights file that a scan takes, by the command."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector.training.data import CropStore, Sample
+from detector.types import CropSpec, ExtractOptions, Sampling
+from detector.weights import Input, read
+from jobs import crop_shards
+from jobs.config import ScanSettings
+from jobs.crop_shards import REACH, cut, extract_options
+from jobs.dataset import samples_of
+from tests.jobs.conftest import Command
+from tests.scans import read_rows
+from tests.toy import make_toy_set
+
+# A network of seconds, from random weights.
+SMALL = {
+    "init_from": "null",
+    "layers": "[1, 1, 1, 1]",
+    "groups": 1,
+    "width_per_group": 8,
+    "size": 32,
+    "images": 960,
+    "batch": 16,
+    "learning_rate": 3e-3,
+    "blended": 0,
+    "validation": "40%",
+    "clips": 20,
+    "validate_every": 1000,
+    "address": "in-process",
+    "workers": 0,
+    "threads": 1,
+}
+
+
+def _sets(**changes: object) -> list[str]:
+    return [f"--set={key}={value}" for key, value in (SMALL | changes).items()]
+
+
+@pytest.fixture(scope="module")
+def toy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 videos, half of them with an obvious artefact."""
+    return make_toy_set(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def cut_once(toy_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The crops of the toy set, to be linked into an output."""
+    folder = tmp_path_factory.mktemp("cut") / "crops"
+    settings = ScanSettings(address="in-process")
+    options = extract_options(settings, Input(), windows=4, min_face_px=60)
+    assert len(list(cut([str(p) for p in toy_set.rglob("*.mp4")], settings, options, folder))) == 20
+    return folder
+
+
+@pytest.fixture
+def output(cut_once: Path, tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "crops").symlink_to(cut_once)
+    return tmp_path / "out"
+
+
+def test_a_folder_of_videos_becomes_weights_that_a_scan_takes(
+    command: Command, toy_set: Path, output: Path, tmp_path: Path
+) -> None:
+    done = command("train", toy_set, "--output", output, *_sets(), "--json")
+    assert done.code == 0, done.err
+    trained = json.loads(done.out)
+    assert trained["figures"]["auc"] == 1.0
+    weights = read(Path(trained["weights"]))
+    assert weights.weights_id == trained["weights_id"]
+    assert str(toy_set) in weights.header.policy.data
+    assert "20 of 20 videos cut" in done.err
+    options = ["--weights", trained["weights"], "--address", "in-process"]
+    scan = command("scan", toy_set, "--output", tmp_path / "scan", *options)
+    assert scan.code == 0, scan.err
+    scores: dict[str, list[float]] = {"real": [], "fake": []}
+    for row in read_rows(tmp_path / "scan"):
+        scores[Path(row["uri"]).parent.name].append(row["p_fake"])
+    assert len(scores["fake"]) == len(scores["real"]) == 10
+    assert min(scores["fake"]) > max(scores["real"])
+
+
+def test_the_same_command_goes_on_and_other_settings_are_refused(
+    command: Command, toy_set: Path, output: Path
+) -> None:
+    short = _sets(images=32)
+    assert command("train", toy_set, "-o", output, *short).code == 0
+    first = (output / "trained.safetensors").read_bytes()
+    done = command("train", toy_set, "-o", output, *short)
+    assert done.code == 0
+    assert (output / "trained.safetensors").read_bytes() == first
+    other = command("train", toy_set, "-o", output, *_sets(images=64, seed=1))
+    assert other.code == 2
+    assert "holds a training with other settings: images, seed" in other.err
+
+
+def test_people_on_both_sides_are_refused(command: Command, toy_set: Path, output: Path) -> None:
+    lines = [
+        {
+            "uri": str(path),
+            "label": path.parent.name,
+            "group": "anna",
+            "split": "train" if number % 2 else "val",
+        }
+        for number, path in enumerate(sorted(toy_set.rglob("*.mp4")))
+    ]
+    table = output / "samples.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("uri", "label", "group", "split"))
+        writer.writeheader()
+        writer.writerows(lines)
+    done = command("train", table, "-o", output, *_sets())
+    assert done.code == 2
+    assert "1 people are on more than one side of the split: anna" in done.err
+    assert json.loads((output / "dataset.json").read_text())["shared"] == ["anna"]
+
+
+def test_leaks_and_broken_videos_are_told_and_the_rest_is_learned(
+    command: Command, toy_set: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    for path in sorted(toy_set.rglob("*.mp4")):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        if path.stem < "03":
+            os.link(path, folder / path.parent.name / path.name)
+    (folder / "real" / "broken.mp4").write_bytes(b"\0" * 5000)
+    (folder / "fake" / "notes.txt").write_text("not a video")
+    done = command("train", folder, "-o", tmp_path / "out", *_sets(images=16, windows=1))
+    assert done.code == 0, done.err
+    assert "leak: file size, shape, rate, length, codec and container alone" in done.err
+    assert "videos give no crops: 1 not_video" in done.err
+    assert "left out: 1 .txt" in done.err
+
+
+def test_a_side_without_fakes_is_told_before_anything_is_trained(
+    command: Command, toy_set: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "samples.csv"
+    reals = [f"{path},real,p{path.stem}" for path in sorted((toy_set / "real").iterdir())]
+    table.write_text("\n".join(["uri,label,group", *reals[:3]]) + "\n")
+    done = command("train", table, "-o", tmp_path / "out", *_sets(windows=1))
+    assert done.code == 2
+    assert "0 fake crops; it needs both" in done.err
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
+def test_all_mistakes_in_settings_are_said_at_once(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("imags: 5\nbatch: 3\nvalidation: 0.2\n")
+    done = command("train", tmp_path, "-o", tmp_path / "out", "--config", file)
+    assert done.code == 2
+    assert f"{file}:1: imags is not a key. Did you mean images?" in done.err
+    assert f"{file}:2: batch" in done.err
+    assert f"{file}:3: validation" in done.err
+    assert command("config", "check", "--train", file).code == 2
+
+
+def test_the_weights_that_a_teacher_is_and_its_student_have_to_fit(
+    command: Command, toy_set: Path, tmp_path: Path, seeded: Path
+) -> None:
+    done = command("train", toy_set, "-o", tmp_path / "out", *_sets(teacher=seeded))
+    assert done.code == 2
+    assert "not an efficientnet_lite0_lstm" in done.err
+    default = command(
+        "train", toy_set, "-o", tmp_path / "out", *_sets(teacher="default", init_from="default")
+    )
+    assert default.code == 2
+    assert "only a resnext_lstm learns from a teacher" in default.err
+
+
+# --- crops ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_learned_from_is_what_a_scan_would_cut(toy_set: Path, cut_once: Path) -> None:
+    from detector import faces
+    from detector.extraction import extract_clips
+
+    video = toy_set / "real" / "03.mp4"
+    (stored,) = [crops for crops in crop_shards._stored(cut_once) if crops.uri == str(video)]
+    samples = samples_of(Sample(str(video), 0, "p"), stored)
+    options = ExtractOptions(sampling=Sampling(windows=4), crop=CropSpec(size=round(256 / REACH)))
+    with video.open("rb") as file:
+        scanned = extract_clips(file, options, faces.load("yunet"))
+    crops = [CropStore().crop(sample) for sample in samples]
+    expected = scanned.clips.pixels[scanned.clips.mask]
+    assert len(crops) == len(expected)
+    # JPEG and one more rounding of the region lie between them.
+    assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(crops, expected, strict=True)]) < 6
+
+
+def test_cutting_goes_on_behind_the_last_whole_shard(
+    toy_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crop_shards, "_VIDEOS_PER_SHARD", 2)
+    settings = ScanSettings(address="in-process")
+    options = extract_options(settings, Input(), windows=1, min_face_px=60)
+    videos = sorted(str(path) for path in (toy_set / "real").iterdir())[:5]
+
+    run = cut(videos, settings, options, tmp_path)
+    first = [next(run).uri for _ in range(2)]
+    run.close()  # as a kill does: the shard at hand has no index
+    (tmp_path / "000002.tar.part").write_bytes(b"half")
+    whole = (tmp_path / "000001.tar").stat().st_mtime_ns
+
+    again = {crops.uri: crops for crops in cut(videos, settings, options, tmp_path)}
+    assert sorted(again) == videos
+    assert set(first) < set(again)
+    assert (tmp_path / "000001.tar").stat().st_mtime_ns == whole
+    for crops in again.values():
+        assert CropStore().read(f"{crops.tar}!{crops.clips[0][0]}").shape == (256, 256, 3)
+    third = {crops.uri: crops for crops in cut(videos, settings, options, tmp_path)}
+    assert third == again
