@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.training.audit import LEAK, audit, shared_people
+from detector.training.audit import LEAK, audit, blind_auc, container_facts, shared_people
 from detector.training.data import Sample
 
 
@@ -61,3 +61,14 @@ def test_doubles_and_unreadable_files_are_listed(tmp_path: Path):
     assert found.without_real == 1
     assert not found.usable
     assert found.blind_auc == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_container_that_tells_the_label_is_found():
+    samples = [Sample(str(number), number % 2, f"g{number}") for number in range(60)]
+    same = {"width": 640, "height": 360, "fps": 25.0, "duration_s": 4.0, "container": "mov", "codec": "h264"}
+    rng = np.random.default_rng(0)
+    sizes = [same | {"size": int(rng.integers(1e5, 1e6))} for _ in samples]
+    codecs = [info | {"codec": "hevc" if s.label else "h264"} for info, s in zip(sizes, samples, strict=True)]
+    assert blind_auc(container_facts(sizes), samples) < LEAK
+    assert blind_auc(container_facts(codecs), samples) > 0.99
+    assert np.isfinite(container_facts([same | {"size": 0, "fps": None, "duration_s": None}])).all()

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -107,3 +108,18 @@ def test_blended_fakes_need_no_fake_files(toy):
 def test_training_needs_both_classes(toy):
     with pytest.raises(InputError, match="needs both"):
         PairedCrops([sample for sample in toy if sample.label == 0], BatchOptions())
+
+
+def test_what_is_stored_wider_is_learned_from_as_if_it_were_not(toy, tmp_path: Path):
+    real = CropStore().read(toy[0].uri)
+    wide = np.pad(real, ((16, 16), (16, 16), (0, 0)))
+    cv2.imwrite(str(tmp_path / "wide.png"), wide[..., ::-1])
+    stored = Sample(str(tmp_path / "wide.png"), 0, "g", reach=1.5)
+    assert np.array_equal(CropStore().crop(stored), real)
+
+
+@pytest.mark.parametrize("reach", ["wide", "0.5", "9"])
+def test_a_reach_that_cannot_be_is_refused(tmp_path: Path, reach: str):
+    (tmp_path / "crops.csv").write_text(f"uri,label,group,reach\na.png,real,g,{reach}\n")
+    with pytest.raises(InputError, match="reach"):
+        read_samples(tmp_path / "crops.csv")

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from detector.training.degrade import Look, Window, degrade, draw_look, draw_window, jpeg
+from detector.crops import resize
+from detector.training.degrade import (
+    Look,
+    Window,
+    degrade,
+    degrade_clip,
+    draw_look,
+    draw_window,
+    h264,
+    jpeg,
+)
 
 
 @pytest.fixture
@@ -80,3 +90,29 @@ def test_low_quality_loses_more(picture):
         return float(np.abs(jpeg(picture, quality).astype(int) - picture).mean())
 
     assert loss(20) > loss(95)
+
+
+def test_video_compression_loses_more_at_a_higher_rate_factor_and_keeps_odd_shapes(picture):
+    clip = np.stack([picture[:95, :93], picture[1:, 3:]])
+
+    def loss(rate_factor: int) -> float:
+        decoded = h264(clip, rate_factor)
+        assert decoded.shape == clip.shape
+        return float(np.abs(decoded.astype(int) - clip).mean())
+
+    assert loss(18) < loss(30) < loss(45)
+
+
+def test_a_clip_is_degraded_as_one_stream(picture):
+    look = Look(h264=35, side=64)
+    still = degrade_clip(np.stack([picture] * 3), look)
+    assert still.shape == (3, 64, 64, 3)
+    assert np.array_equal(still[:1], degrade(picture, look)[None])
+    lost = np.abs(still[0].astype(int) - resize(picture, 64)).mean()
+    assert np.abs(still[2].astype(int) - still[0]).mean() < lost
+
+
+def test_a_window_covers_the_same_part_of_what_reaches_further(picture):
+    wide = np.pad(picture, ((24, 24), (24, 24), (0, 0)))
+    window = Window(0.55, 0.45, 0.8, mirrored=True)
+    assert np.array_equal(window.within(1.5).cut(wide), window.cut(picture))

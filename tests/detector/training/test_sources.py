@@ -7,7 +7,7 @@ import pytest
 
 from detector.errors import InputError
 from detector.training.data import Sample, read_samples
-from detector.training.sources import dfdc, faceforensics, plain_folders, write_samples
+from detector.training.sources import dfdc, faceforensics, find, plain_folders, write_samples
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -85,3 +85,22 @@ def test_a_written_list_reads_back(tmp_path: Path):
     write_samples(tmp_path / "list.csv", samples)
     assert "a.png" in (tmp_path / "list.csv").read_text().splitlines()[1].split(",")
     assert read_samples(tmp_path / "list.csv") == samples
+
+
+def test_the_form_of_a_data_set_is_told_by_what_lies_in_it(tmp_path: Path):
+    _touch(tmp_path, "plain/real/1.mp4", "plain/fake/2.mp4")
+    _touch(tmp_path, "ff/original_sequences/youtube/c40/videos/000.mp4")
+    _touch(tmp_path, "dfdc/part_3/a.mp4")
+    (tmp_path / "dfdc" / "part_3" / "metadata.json").write_text('{"a.mp4": {"label": "REAL"}}')
+    write_samples(tmp_path / "list.csv", [Sample(str(tmp_path / "x.png"), 1, "g", clip="c", reach=1.25)])
+    assert [sample.label for sample in find(tmp_path / "plain")] == [0, 1]
+    assert [Path(sample.uri).name for sample in find(tmp_path / "ff")] == ["000.mp4"]
+    assert [sample.group for sample in find(tmp_path / "dfdc")] == ["a"]
+    assert [(sample.clip, sample.reach) for sample in find(tmp_path / "list.csv")] == [("c", 1.25)]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_what_is_no_data_set_is_refused(tmp_path: Path, name: str):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        find(tmp_path / name)
