@@ -200,10 +200,16 @@ def train(
             hint="Example: deepfake-scan train my-videos/ --output trained/",
         )
     from jobs import train_report
+    from jobs.interrupt import Stopped, stoppable
     from jobs.train import run as run_training
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    outcome = run_training(settings, say=lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        with stoppable():
+            outcome = run_training(settings, say=lambda line: print(line, file=sys.stderr, flush=True))
+    except Stopped as stop:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None
     if as_json:
         _print_json(train_report.as_json(outcome))
     else:

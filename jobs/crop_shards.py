@@ -96,8 +96,8 @@ def cut(
             new.append(row)
         else:
             yield held
-    for start in range(0, len(new), _WAVE):
-        yield from _cut(pa.Table.from_pylist(new[start : start + _WAVE], PLAN), settings, options, folder)
+    if new:
+        yield from _cut(pa.Table.from_pylist(new, PLAN), settings, options, folder)
 
 
 def plan_of(uris: Iterable[str]) -> tuple[pa.Table, list[VideoCrops]]:
@@ -113,22 +113,41 @@ def plan_of(uris: Iterable[str]) -> tuple[pa.Table, list[VideoCrops]]:
     return pa.Table.from_pylist(rows, PLAN), missing
 
 
+def extracted(
+    plan: pa.Table, settings: ScanSettings, options: ExtractOptions
+) -> Iterator[dict[str, Any] | VideoCrops]:
+    """A row of `stages.EXTRACTED` for each video of a plan, once; what a dying worker took along comes last.
+
+    Raises:
+        ClusterError: Ray cannot be reached.
+    """
+    left = {row["uri"]: row["version"] for row in plan.to_pylist()}
+    with open_extractor(settings, options) as extractor:
+        for start in range(0, len(plan), _WAVE):
+            for batch in extractor.extracted(plan.slice(start, _WAVE)):
+                yield from (row for row in batch.to_pylist() if left.pop(row["uri"], None) is not None)
+    for uri, version in left.items():
+        yield VideoCrops(uri, version, Reason.LOST, "its worker died; it is tried again by the next run")
+
+
+def video_info(row: dict[str, Any], facts: Facts) -> dict[str, Any] | None:
+    """What `audit.container_facts` wants to know of a video, None where it could not be opened."""
+    return asdict(facts.info) | {"size": row["size"]} if facts.info else None
+
+
 def _cut(
     plan: pa.Table, settings: ScanSettings, options: ExtractOptions, folder: Path
 ) -> Iterator[VideoCrops]:
-    left = {row["uri"]: row["version"] for row in plan.to_pylist()}
     shard = _Shard(folder)
-    with open_extractor(settings, options) as extractor:
-        for batch in extractor.extracted(plan):
-            for row in batch.to_pylist():
-                if left.pop(row["uri"], None) is not None:
-                    shard.add(row)
-            if shard.is_full:
-                yield from shard.close()
-                shard = _Shard(folder)
+    for row in extracted(plan, settings, options):
+        if isinstance(row, VideoCrops):
+            yield row
+            continue
+        shard.add(row)
+        if shard.is_full:
+            yield from shard.close()
+            shard = _Shard(folder)
     yield from shard.close()
-    for uri, version in left.items():
-        yield VideoCrops(uri, version, Reason.LOST, "its worker died; it is tried again by the next run")
 
 
 class _Shard:
@@ -147,23 +166,23 @@ class _Shard:
         late = time.monotonic() - self._began > _SHARD_S
         return len(self._videos) >= _VIDEOS_PER_SHARD or (late and bool(self._videos))
 
-    def add(self, extracted: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         """Store the clips of a row of `stages.EXTRACTED`."""
-        facts = msgspec.json.decode(extracted["facts"], type=Facts)
-        pixels = np.frombuffer(extracted["clips"], np.uint8).reshape(extracted["clip_size"])
+        facts = msgspec.json.decode(row["facts"], type=Facts)
+        pixels = np.frombuffer(row["clips"], np.uint8).reshape(row["clip_size"])
         clips = []
-        for number, (clip, frames) in enumerate(zip(pixels, extracted["clip_frames"], strict=True)):
-            names = [f"{extracted['video_id']}/{number:03d}-{frame:03d}.jpg" for frame in range(frames)]
+        for number, (clip, frames) in enumerate(zip(pixels, row["clip_frames"], strict=True)):
+            names = [f"{row['video_id']}/{number:03d}-{frame:03d}.jpg" for frame in range(frames)]
             for name, crop in zip(names, clip, strict=False):
                 self._store(name, crop)
             clips.append(names)
         self._videos.append(
             VideoCrops(
-                uri=extracted["uri"],
-                version=extracted["version"],
+                uri=row["uri"],
+                version=row["version"],
                 reason=facts.failure,
                 message=facts.message,
-                info=asdict(facts.info) | {"size": extracted["size"]} if facts.info else None,
+                info=video_info(row, facts),
                 clips=clips,
                 tar=str(self._path),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from detector.errors import InputError
 from detector.training.audit import LEAK, Audit, audit, blind_auc, container_facts, shared_people
@@ -20,14 +18,12 @@ from detector.training.data import Sample, split_by_component
 from detector.training.sources import find, write_samples
 from detector.types import Facts
 from detector.weights import Input
-from jobs.crop_shards import REACH, VideoCrops, extract_options, plan_of
-from jobs.listing import SUFFIXES, suffix
-from jobs.runner import open_extractor
+from jobs.crop_shards import REACH, VideoCrops, extract_options, extracted, plan_of, video_info
+from jobs.listing import SUFFIXES, suffix, uri_of
 from jobs.schema import printable
 from jobs.train_config import TrainSettings
 
 _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-_AUDITED = 3000
 _SHOWN = 10
 TRAIN, VALIDATION = "train", "val"
 _NAMES = {
@@ -42,7 +38,7 @@ class Report:
     """What is to be known of a data set before it is trained on."""
 
     audit: Audit | None
-    """Of its crops, at most so many; None where it holds videos that were not cut."""
+    """Of its crops, one of each clip; None where it holds videos that were not cut."""
     videos: dict[str, int]
     """Videos by `split/label`."""
     shared: list[str]
@@ -119,7 +115,7 @@ def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
     Raises:
         InputError: Nothing is there, a form is unknown, or a split is named for a part of the samples only.
     """
-    found = [sample for path in settings.data for sample in find(Path(path))]
+    found = _once([sample for path in settings.data for sample in find(Path(path))])
     kept = [sample for sample in found if is_video(sample) or suffix(sample.uri) in _PICTURES]
     uris = {sample.uri for sample in kept}
     skipped = Counter(suffix(sample.uri) or "no suffix" for sample in found if sample.uri not in uris)
@@ -132,6 +128,20 @@ def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
         shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
         kept = split_by_component(kept, shares, settings.seed)
     return kept, dict(skipped)
+
+
+def _once(samples: Sequence[Sample]) -> list[Sample]:
+    """Each file once.
+
+    Raises:
+        InputError: One comes with two labels or on two sides.
+    """
+    held: dict[str, Sample] = {}
+    for sample in samples:
+        first = held.setdefault(sample.uri, sample)
+        if (first.label, first.split) != (sample.label, sample.split):
+            raise InputError(f"{sample.uri} comes twice, with another label or split")
+    return list(held.values())
 
 
 def is_video(sample: Sample) -> bool:
@@ -166,7 +176,7 @@ def report(
     blind = None
     if {video.label for video, _ in infos} == {0, 1}:
         blind = blind_auc(container_facts([info for _, info in infos]), [video for video, _ in infos])
-    looked_at = _sample(one_per_clip(crops)) if crops is not None else []
+    looked_at = one_per_clip(crops) if crops is not None else []
     return Report(
         audit=audit(looked_at) if looked_at else None,
         videos=dict(sorted(Counter(f"{s.split}/{s.label}" for s in samples if is_video(s)).items())),
@@ -193,34 +203,28 @@ def check(settings: TrainSettings) -> tuple[Report, list[Sample]]:
         ClusterError: Ray cannot be reached.
     """
     samples, skipped = read(settings)
-    videos = {os.path.abspath(sample.uri): sample for sample in samples if is_video(sample)}  # noqa: PTH100
-    found: list[tuple[Sample, VideoCrops]] = []
+    videos = {uri_of(sample.uri): sample for sample in samples if is_video(sample)}
+    looked_at: list[VideoCrops] = []
     if videos:
-        plan, missing = plan_of(videos)
-        found += [(videos[crops.uri], crops) for crops in missing]
+        plan, looked_at = plan_of(videos)
         scan = settings.scan_settings()
         options = extract_options(scan, Input(frames=1), windows=1, min_face_px=settings.min_face_px)
-        with open_extractor(scan, options) as extractor:
-            for batch in extractor.extracted(plan):
-                found += [(videos[crops.uri], crops) for crops in map(_looked_at, batch.to_pylist())]
+        looked_at += [_looked_at(row) for row in extracted(plan, scan, options)]
     pictures = [sample for sample in samples if not is_video(sample)]
+    found = [(videos[crops.uri], crops) for crops in looked_at]
     return report(samples, pictures or None, found, skipped), samples
 
 
 def write(path: Path, samples: Sequence[Sample]) -> None:
     """Writes samples as a CSV that `data` may name."""
-    write_samples(path, [replace(sample, uri=os.path.abspath(sample.uri)) for sample in samples])  # noqa: PTH100
+    write_samples(path, [replace(sample, uri=str(Path(sample.uri).absolute())) for sample in samples])
 
 
-def _looked_at(row: dict[str, Any]) -> VideoCrops:
+def _looked_at(row: dict[str, Any] | VideoCrops) -> VideoCrops:
+    if isinstance(row, VideoCrops):
+        return row
     facts = msgspec.json.decode(row["facts"], type=Facts)
-    info = asdict(facts.info) | {"size": row["size"]} if facts.info else None
-    return VideoCrops(row["uri"], row["version"], facts.failure, facts.message, info)
-
-
-def _sample(crops: Sequence[Sample]) -> list[Sample]:
-    chosen = np.random.default_rng(0).permutation(len(crops))[:_AUDITED]
-    return [crops[index] for index in sorted(chosen)]
+    return VideoCrops(row["uri"], row["version"], facts.failure, facts.message, video_info(row, facts))
 
 
 def _few(names: Sequence[object]) -> str:

@@ -118,6 +118,11 @@ def local_uri(path: str) -> str:
     return path
 
 
+def uri_of(path: str) -> str:
+    """What the table calls a local path, however it is written."""
+    return local_uri(_absolute(path))
+
+
 def local_path(uri: str) -> str | None:
     """The path of a local `uri` or input, None where the scheme is another."""
     scheme = _scheme(uri)

@@ -6,6 +6,7 @@ driver                          CPU actors     driver       driver, one CPU or G
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from detector.weights import Architecture, Input, WeightsFile, resolve
 from detector.weights import read as read_weights
 from jobs import dataset
 from jobs.crop_shards import VideoCrops, cut, extract_options
+from jobs.listing import uri_of
 from jobs.train_config import TrainSettings
 
 if TYPE_CHECKING:
@@ -52,15 +54,12 @@ def run(settings: TrainSettings, say: Say) -> Outcome:
     _check_teacher(settings, architecture)
     samples, skipped = dataset.read(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    _same_settings(folder / "settings.json", settings)
+    _same_training(folder / "settings.json", settings, samples)
     crops, found = _crops(samples, settings, start.header.input if start else Input(), folder / "crops", say)
-    seen = dataset.report(samples, crops, found, skipped)
-    (folder / "dataset.json").write_text(seen.as_json())
-    for warning in seen.warnings():
-        say(f"warning: {warning}")
-    if seen.refused:
-        raise InputError(seen.refused, hint="`deepfake-scan dataset check` shows all of it.")
-    plan = _plan(settings, crops, architecture, size, folder)
+    unreadable = _look_over(
+        folder / "dataset.json", lambda: dataset.report(samples, crops, found, skipped), say
+    )
+    plan = _plan(settings, [c for c in crops if c.uri not in unreadable], architecture, size, folder)
     say(opening(plan))
     _use_threads(settings)
     return train(plan)
@@ -101,7 +100,7 @@ def _crops(
     samples: Sequence[Sample], settings: TrainSettings, inference: Input, folder: Path, say: Say
 ) -> tuple[list[Sample], list[tuple[Sample, VideoCrops]]]:
     """Pictures as they are, videos as the crops that were cut from them, with what each video gave."""
-    videos = {os.path.abspath(s.uri): s for s in samples if dataset.is_video(s)}  # noqa: PTH100  # keeps links
+    videos = {uri_of(sample.uri): sample for sample in samples if dataset.is_video(sample)}
     crops = [sample for sample in samples if not dataset.is_video(sample)]
     if not videos:
         return crops, []
@@ -113,6 +112,25 @@ def _crops(
         if number % 100 == 0 or number == len(videos):
             say(f"{number:,} of {len(videos):,} videos cut, {len(crops):,} crops")
     return sorted(crops, key=lambda sample: sample.uri), found
+
+
+def _look_over(path: Path, report: Callable[[], dataset.Report], say: Say) -> set[str]:
+    """Pictures that cannot be read. What was looked over by an earlier call is not looked over again.
+
+    Raises:
+        InputError: Results on this data would mean nothing.
+    """
+    if path.exists():
+        before = json.loads(path.read_text())
+        if not before["refused"]:
+            return set(before["audit"]["unreadable"])
+    seen = report()
+    path.write_text(seen.as_json())
+    for warning in seen.warnings():
+        say(f"warning: {warning}")
+    if seen.refused:
+        raise InputError(seen.refused, hint="`deepfake-scan dataset check` shows all of it.")
+    return set(seen.audit.unreadable if seen.audit else ())
 
 
 def _plan(
@@ -208,8 +226,10 @@ def _use_threads(settings: TrainSettings) -> None:
     torch.set_num_threads(settings.threads or max(1, left))
 
 
-def _same_settings(path: Path, settings: TrainSettings) -> None:
-    text = json.dumps(settings.model_dump(mode="json", exclude=_MACHINE), indent=2)
+def _same_training(path: Path, settings: TrainSettings, samples: Sequence[Sample]) -> None:
+    listed = hashlib.sha256("\n".join(sorted(map(repr, samples))).encode()).hexdigest()
+    words = settings.model_dump(mode="json", exclude=_MACHINE) | {"files of the data": listed}
+    text = json.dumps(words, indent=2)
     if not path.exists():
         path.write_text(text)
     elif path.read_text() != text:
