@@ -123,7 +123,7 @@ def _look_over(path: Path, report: Callable[[], dataset.Report], say: Say) -> se
     if path.exists():
         before = json.loads(path.read_text())
         if not before["refused"]:
-            return set(before["audit"]["unreadable"])
+            return set((before["audit"] or {}).get("unreadable", ()))
     seen = report()
     path.write_text(seen.as_json())
     for warning in seen.warnings():
