@@ -19,7 +19,8 @@ from detector.training.sources import find, write_samples
 from detector.types import Facts
 from detector.weights import Input
 from jobs.crop_shards import REACH, VideoCrops, extract_options, extracted, plan_of, video_info
-from jobs.listing import SUFFIXES, suffix, uri_of
+from jobs.listed import SUFFIXES, suffix
+from jobs.local import uri_of
 from jobs.schema import printable
 from jobs.train_config import TrainSettings
 

@@ -19,7 +19,8 @@ from detector.sandbox import Sandbox
 from detector.types import Clips, VideoResult
 from detector.weights import read, resolve
 from jobs.config import ScanSettings, settings_id
-from jobs.listing import Listing, open_listed
+from jobs.listing import Listing
+from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, failed_row, printable, row
 
 
@@ -59,8 +60,8 @@ def explain(
     )
     sandbox = Sandbox(options.detector, link_identities=options.link_identities) if sandboxed else None
     try:
-        with open_listed(planned, settings.max_bytes) as file:
-            result, extraction = scan_video(file, options, model, weights.header.policy, sandbox)
+        with open_planned(planned, settings.max_bytes) as body:
+            result, extraction = scan_video(body.file, options, model, weights.header.policy, sandbox)
     except VideoError as error:
         return failed_row(planned, error.reason, str(error), context), []
     finally:

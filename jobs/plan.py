@@ -18,7 +18,7 @@ import pyarrow as pa
 from detector.errors import StorageError
 from detector.types import Reason
 from jobs.duck import connect, register_files
-from jobs.listing import Listed
+from jobs.listed import Listed
 from jobs.schema import RESULTS
 from jobs.table import ResultsTable
 

@@ -4,7 +4,8 @@ Both are total: one output row per input row, whatever a video does; nothing is 
 callable that raised would drop its whole block in silence, one that exited would shrink its pool for good.
 
     Extract   reads   the columns of a plan
-              adds    facts (JSON), clips (bytes), clip_size, clip_frames, fetch_s, extract_cpu_s
+              adds    facts (JSON), clips (bytes), clip_size, clip_frames, fetch_s, integrity, content_sha256,
+                    extract_cpu_s
     Score     reads   all of these
               gives   rows of `schema.RESULTS`; the clips end here
 """
@@ -26,8 +27,8 @@ from detector.sandbox import Sandbox
 from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Facts, Policy, Reason, VideoResult
 from detector.verdict import failed
 from detector.weights import WeightsFile
-from jobs.listing import open_listed
 from jobs.plan import PLAN
+from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, row, to_arrow
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ EXTRACTED = pa.schema(
         pa.field("clip_size", pa.list_(pa.int32())),
         pa.field("clip_frames", pa.list_(pa.int32())),
         pa.field("fetch_s", pa.float64()),
+        pa.field("integrity", pa.string()),
+        pa.field("content_sha256", pa.string()),
         pa.field("extract_cpu_s", pa.float64()),
     ]
 )
@@ -64,16 +67,17 @@ class Extract:
 
     def _row(self, planned: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
-        fetch_s = 0.0
+        fetched: dict[str, Any] = {"fetch_s": 0.0, "integrity": None, "content_sha256": None}
         try:
-            with open_listed(planned, self._max_bytes) as file:
-                fetch_s = time.monotonic() - started
-                extraction = extract(file, self._options, self._sandbox)
+            with open_planned(planned, self._max_bytes) as body:
+                fetched["fetch_s"] = time.monotonic() - started
+                fetched["integrity"], fetched["content_sha256"] = body.integrity, body.content_sha256
+                extraction = extract(body.file, self._options, self._sandbox)
         except VideoError as error:
             extraction = _failed(error.reason, str(error))
         except Exception as error:  # noqa: BLE001  # total: the bug becomes this video's row, with its name
             extraction = _failed(Reason.INTERNAL_ERROR, _text(error))
-        return planned | _packed(extraction) | {"fetch_s": fetch_s, "extract_cpu_s": extraction.cpu_s}
+        return planned | _packed(extraction) | fetched | {"extract_cpu_s": extraction.cpu_s}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,8 @@ def _unpacked(extracted: dict[str, Any]) -> tuple[dict[str, Any], Facts, Clips]:
 
 
 def _handling(extracted: dict[str, Any], score_s: float) -> Handling:
-    return Handling(fetch_s=extracted["fetch_s"], extract_cpu_s=extracted["extract_cpu_s"], score_s=score_s)
+    kept = {name: extracted[name] for name in ("fetch_s", "extract_cpu_s", "integrity", "content_sha256")}
+    return Handling(score_s=score_s, **kept)
 
 
 def _text(error: Exception) -> str:

@@ -18,7 +18,7 @@ from detector.weights import Architecture, Input, WeightsFile, resolve
 from detector.weights import read as read_weights
 from jobs import dataset
 from jobs.crop_shards import VideoCrops, cut, extract_options
-from jobs.listing import uri_of
+from jobs.local import uri_of
 from jobs.train_config import TrainSettings
 
 if TYPE_CHECKING:

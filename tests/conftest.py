@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import os
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,3 +53,28 @@ def scanned(tmp_path_factory: pytest.TempPathFactory, seeded: Path) -> Scanned:
     videos = make_videos(folder / "videos")
     summary = run(scan_settings(videos, folder / "out", seeded), quiet=True)
     return Scanned(videos, folder / "out", summary.exit_code, summary.closing())
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server for the whole run; tests that use it belong to the xdist group `s3`."""
+    from tests.s3 import server
+
+    with server(tmp_path_factory.mktemp("s3") / "data") as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh bucket, which the environment of the test reaches."""
+    from jobs import s3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    s3.client.cache_clear()
+    made = f"test-{secrets.token_hex(6)}"
+    s3.client().create_bucket(Bucket=made)
+    yield made
+    s3.client.cache_clear()

@@ -23,7 +23,7 @@ from detector.types import (
     VideoResult,
     Warn,
 )
-from jobs.listing import Listed
+from jobs.listed import Listed
 from jobs.schema import Handling, ScanContext, row
 
 DAY = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.types import Reason, Status
-from jobs.listing import Listed
+from jobs.listed import Listed
 from jobs.plan import PLAN, plan
 from jobs.schema import video_id
 from jobs.table import ResultsTable

@@ -28,7 +28,8 @@ from detector.errors import InputError, StorageError, TableHeldError
 from detector.types import Reason
 from jobs import fence
 from jobs.holder import Holder
-from jobs.listing import Listing, open_uri
+from jobs.listing import Listing
+from jobs.local import open_local
 from jobs.plan import plan
 from jobs.query import connect, sql
 from jobs.schema import RESULTS, SCANS, failed_row
@@ -477,7 +478,7 @@ def test_every_name_survives_listing_table_and_opening(odd):
             assert plan(Listing([os.fsdecode(videos)], ["*"]), table, "A").to_do == 0
         contents = []
         for uri in uris(output):
-            with open_uri(uri) as file:
+            with open_local(uri) as file:
                 contents.append(file.read())
         assert sorted(contents) == sorted(odd)
 

@@ -1,0 +1,256 @@
+"""Videos on S3: the client, addresses, and listing by pages.
+
+An address is `s3://bucket/key` with the key as it is: nothing in it is quoted or normalised, so every key
+survives into the table and back. boto3 does all of it, because of the clients that were tried it alone lists
+and opens every odd key. Endpoint, region, profile and credentials are found by the usual AWS means;
+`AWS_SKIP_SIGNATURE=true` reads public buckets without credentials, here as in delta-rs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from fnmatch import fnmatchcase
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from detector.errors import InputError, StorageError
+from jobs.listed import Listed, Selection, suffix
+from jobs.schema import printable
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_SCHEME = "s3://"
+_THREADS = 8
+_PAGES_AHEAD = 32
+_Source = Callable[[], Iterator[list[Listed]]]
+_Queue = queue.Queue[list[Listed] | Exception | None]
+_MISSING = frozenset(("404", "NoSuchKey", "NotFound"))
+
+
+class Address(NamedTuple):
+    """A bucket, and a key or prefix in it."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}{self.bucket}/{self.key}"
+
+
+def parse(uri: str) -> Address:
+    """The address that `s3://bucket/key` names.
+
+    Raises:
+        InputError: it names no bucket.
+    """
+    bucket, _, key = uri[len(_SCHEME) :].partition("/")
+    if not bucket:
+        raise InputError(f"{printable(uri)} names no bucket", hint="Write it as s3://bucket/prefix/.")
+    return Address(bucket, key)
+
+
+@lru_cache(maxsize=1)
+def client() -> S3Client:
+    """The process's client; it may be used by several threads."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=2 * _THREADS,
+        user_agent_extra="deepfake-scan",
+    )
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes"):
+        config = config.merge(Config(signature_version=UNSIGNED))
+    # boto3 itself reads AWS_DEFAULT_REGION only.
+    region = os.environ.get("AWS_REGION") or None
+    found: S3Client = boto3.session.Session(region_name=region).client("s3", config=config)
+    return found
+
+
+def error_code(error: Exception) -> str:
+    """The store's code of a botocore ClientError, such as `NoSuchKey`; "" for any other exception."""
+    response: dict[str, Any] = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def list_s3(selection: Selection, name: str) -> Iterator[Listed]:
+    """The objects behind a key, a prefix (as a folder) or a pattern with `*` or `?`.
+
+    Raises:
+        InputError: there is nothing, or the store refuses to list it.
+        StorageError: the store cannot be reached.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    where = parse(name)
+    try:
+        yield from _listed(selection, where)
+    except ClientError as error:
+        raise InputError(
+            f"{printable(name)} cannot be listed: {error_code(error)}",
+            hint="Check the name, the region, and that s3:ListBucket is allowed on the bucket.",
+        ) from error
+    except BotoCoreError as error:
+        raise StorageError(
+            f"{printable(name)} cannot be listed: {error}",
+            hint="Check credentials and endpoint: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.",
+        ) from error
+
+
+def _listed(selection: Selection, where: Address) -> Iterator[Listed]:
+    if any(sign in where.key for sign in "*?"):
+        yield from _matching(selection, where)
+        return
+    if where.key and not where.key.endswith("/"):
+        single = _single(where)
+        if single is not None:
+            yield single
+            return
+        where = where._replace(key=f"{where.key}/")
+    found = False
+    for item in _below(where):
+        found = True
+        if _is_taken(selection, item, where):
+            yield item
+    if not found:
+        raise InputError(
+            f"there is nothing at {printable(str(where))}",
+            hint="A prefix is taken as a folder; for names that merely begin with it add *.",
+        )
+
+
+def _matching(selection: Selection, where: Address) -> Iterator[Listed]:
+    """Keys that match a pattern, whose `*` reaches over slashes; one with a suffix takes whatever matches."""
+    literal = where.key[: min(where.key.index(sign) for sign in "*?" if sign in where.key)]
+    spelled_out = suffix(where.key) not in ("", ".") and not any(sign in suffix(where.key) for sign in "*?")
+    found = False
+    for item in _below(where._replace(key=literal)):
+        if not fnmatchcase(parse(item.uri).key, where.key.replace("[", "[[]")):
+            continue
+        found = True
+        if spelled_out or _is_taken(selection, item, where._replace(key=literal)):
+            yield item
+    if not found:
+        raise InputError(
+            f"nothing matches {printable(str(where))}", hint="Check the spelling of the pattern."
+        )
+
+
+def _is_taken(selection: Selection, item: Listed, top: Address) -> bool:
+    if any(item.uri.startswith(f"{own}/") for own in selection.own):
+        selection.skipped["object of results"] += 1
+        return False
+    key = parse(item.uri).key
+    if key.endswith("/"):
+        selection.skipped["marker of a folder"] += 1
+        return False
+    return selection.takes(key.rpartition("/")[2], key.removeprefix(top.key))
+
+
+def head(where: Address) -> Listed | None:
+    """One object as a listing would show it, None where there is none.
+
+    Raises:
+        botocore.exceptions.ClientError: the store refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        found = client().head_object(Bucket=where.bucket, Key=where.key)
+    except ClientError as error:
+        if error_code(error) in _MISSING:
+            return None
+        raise
+    modified = found["LastModified"].astimezone(UTC)
+    version = found["ETag"].strip('"')
+    return Listed(str(where), found["ContentLength"], version, modified, found.get("StorageClass"))
+
+
+def _single(where: Address) -> Listed | None:
+    """The object of that very name; without the right to look at it, a prefix is tried."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return head(where)
+    except ClientError as error:
+        if error_code(error) in ("403", "AccessDenied"):
+            return None
+        raise
+
+
+def _below(where: Address) -> Iterator[Listed]:
+    """Every object whose key begins with that. Folders at the top are listed side by side.
+
+    Where the top level has more entries than one page holds, everything is listed in one row.
+    """
+    top = client().list_objects_v2(Bucket=where.bucket, Prefix=where.key, Delimiter="/")
+    folders = [entry["Prefix"] for entry in top.get("CommonPrefixes", [])]
+    if top["IsTruncated"] or len(folders) < 2:
+        for page in _pages(where):
+            yield from page
+        return
+    yield from _page(where.bucket, top.get("Contents", []))
+    yield from _side_by_side([partial(_pages, where._replace(key=key)) for key in folders])
+
+
+def _pages(where: Address) -> Iterator[list[Listed]]:
+    paginator = client().get_paginator("list_objects_v2")
+    for page in paginator.paginate(Bucket=where.bucket, Prefix=where.key):
+        yield _page(where.bucket, page.get("Contents", []))
+
+
+def _page(bucket: str, entries: Sequence[Any]) -> list[Listed]:
+    return [
+        Listed(
+            f"{_SCHEME}{bucket}/{entry['Key']}",
+            entry["Size"],
+            entry["ETag"].strip('"'),
+            entry["LastModified"].astimezone(UTC),
+            entry.get("StorageClass"),
+        )
+        for entry in entries
+    ]
+
+
+def _side_by_side(sources: Sequence[_Source]) -> Iterator[Listed]:
+    """The pages of several sources as they come, a few threads at a time; the first error ends it."""
+    pages = _Queue(_PAGES_AHEAD)
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(_THREADS, "s3-list")
+    left = len(sources)
+    try:
+        for source in sources:
+            pool.submit(_feed, source, pages, stopped)
+        while left:
+            page = pages.get()
+            if isinstance(page, Exception):
+                raise page
+            left -= page is None
+            yield from page or ()
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not pages.empty():  # lets a thread go that waits for room
+            pages.get_nowait()
+
+
+def _feed(source: _Source, pages: _Queue, stopped: threading.Event) -> None:
+    """Puts the pages of a source, then None; an error in its place."""
+    try:
+        for page in source():
+            pages.put(page)
+            if stopped.is_set():
+                return
+        pages.put(None)
+    except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
+        pages.put(error)

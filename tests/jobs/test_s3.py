@@ -1,0 +1,185 @@
+"""S3 in: what is listed, what is opened, and that every key survives; on a real server."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from detector.errors import InputError, StorageError, VideoError
+from detector.types import Reason
+from jobs import s3
+from jobs.download import download
+from jobs.listing import Listing
+
+pytestmark = pytest.mark.xdist_group("s3")
+
+ODD_KEYS = (
+    "a b.mp4",
+    "a#1.mp4",
+    "100%.mp4",
+    "%41.mp4",
+    "[1].mp4",
+    "{x}*?.mp4",
+    "new\nline.mp4",
+    "tab\t.mp4",
+    "ü日本.mp4",
+    "quote'\"&<>.mp4",
+    "+plus+.mp4",
+    "deep/" * 190 + "x.mp4",
+)
+# SeaweedFS rewrites these; moto keeps them.
+REWRITTEN_KEYS = ("dir//x.mp4", "/leading.mp4", "./dot.mp4", "a/../b.mp4", "back\\slash.mp4")
+
+
+def _put(bucket: str, *keys: str, body: bytes = b"body") -> None:
+    for key in keys:
+        s3.client().put_object(Bucket=bucket, Key=key, Body=body)
+
+
+def _keys(listing: Listing) -> list[str]:
+    return sorted(s3.parse(item.uri).key for item in listing)
+
+
+def _read(item) -> bytes:
+    with download(item.uri, item.version, item.size, 1 << 30) as got:
+        return got.file.read()
+
+
+def test_a_prefix_is_a_folder_and_what_is_no_video_is_counted(bucket: str) -> None:
+    _put(bucket, "in/a.mp4", "in/deep/b.MOV", "in/notes.txt", "in/results/c.mp4", "inside.mp4", "other/d.mp4")
+    for prefix in ("in", "in/"):
+        listing = Listing([f"s3://{bucket}/{prefix}"], output=f"s3://{bucket}/in")
+        assert _keys(listing) == ["in/a.mp4", "in/deep/b.MOV"]
+        assert dict(listing.skipped) == {".txt": 1, "object of results": 1}
+    assert len(_keys(Listing([f"s3://{bucket}"]))) == 5
+    assert _keys(Listing([f"s3://{bucket}/in/", f"s3://{bucket}/other/"], ["d.*"])) == ["other/d.mp4"]
+
+
+def test_a_key_that_is_named_is_taken_and_patterns_are_matched(bucket: str) -> None:
+    _put(bucket, "in/a.bin", "in/b.mp4", "in/2024-1.mp4", "in/2024-2.mp4", "in/[1].mp4")
+    assert _keys(Listing([f"s3://{bucket}/in/a.bin"])) == ["in/a.bin"]
+    assert _keys(Listing([f"s3://{bucket}/in/2024-*"])) == ["in/2024-1.mp4", "in/2024-2.mp4"]
+    assert _keys(Listing([f"s3://{bucket}/*.bin"])) == ["in/a.bin"]
+    assert _keys(Listing([f"s3://{bucket}/in/[1].mp4"])) == ["in/[1].mp4"]
+
+
+def test_an_object_is_listed_with_what_the_table_says_of_it(bucket: str) -> None:
+    _put(bucket, "a.mp4")
+    [item] = Listing([f"s3://{bucket}/"])
+    [named] = Listing([f"s3://{bucket}/a.mp4"])
+    assert item.uri == f"s3://{bucket}/a.mp4"
+    assert item.size == 4
+    assert item.version == hashlib.md5(b"body", usedforsecurity=False).hexdigest()
+    assert item.modified_at is not None
+    assert (named.uri, named.size, named.version) == (item.uri, item.size, item.version)
+
+
+def test_every_key_survives_into_the_listing_and_back(bucket: str) -> None:
+    _put(bucket, *ODD_KEYS)
+    listed = list(Listing([f"s3://{bucket}/"], ["*"]))
+    assert sorted(s3.parse(item.uri).key for item in listed) == sorted(ODD_KEYS)
+    assert {_read(item) for item in listed} == {b"body"}
+
+
+def test_keys_that_stores_like_to_tidy_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3.client.cache_clear()
+        s3.client().create_bucket(Bucket="odd")
+        _put("odd", *REWRITTEN_KEYS)
+        listed = list(Listing(["s3://odd/"]))
+        assert sorted(s3.parse(item.uri).key for item in listed) == sorted(REWRITTEN_KEYS)
+        assert {_read(item) for item in listed} == {b"body"}
+    finally:
+        s3.client.cache_clear()
+        moto.stop()
+
+
+def test_many_folders_are_listed_side_by_side_and_completely(bucket: str) -> None:
+    keys = [f"{folder:02}/{number:03}.mp4" for folder in range(12) for number in range(9)]
+    _put(bucket, *keys, "top.mp4")
+    assert _keys(Listing([f"s3://{bucket}/"])) == sorted([*keys, "top.mp4"])
+    before = threading.active_count()
+    started = iter(Listing([f"s3://{bucket}/"]))
+    next(started)
+    started.close()  # type: ignore[attr-defined]
+    assert threading.active_count() - before <= 8  # they end by themselves; none waits for ever
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("s3://{bucket}/nothing/", "there is nothing at"),
+        ("s3://{bucket}/no*.mp4", "nothing matches"),
+        ("s3://no-such-bucket-here/", "cannot be listed: NoSuchBucket"),
+        ("s3:///key", "names no bucket"),
+    ],
+)
+def test_an_input_that_is_not_there_is_told(bucket: str, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        list(Listing([name.format(bucket=bucket)]))
+
+
+def test_wrong_credentials_and_a_dead_endpoint_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    s3.client.cache_clear()
+    with pytest.raises(InputError, match="SignatureDoesNotMatch"):
+        list(Listing([f"s3://{bucket}/"]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    s3.client.cache_clear()
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        list(Listing([f"s3://{bucket}/"]))
+
+
+# --- bodies -----------------------------------------------------------------------------------------------
+
+
+def test_a_body_comes_whole_verified_and_without_a_name(bucket: str, tmp_path: Path) -> None:
+    body = os.urandom(3 << 20)
+    _put(bucket, "a.mp4", body=body)
+    [item] = Listing([f"s3://{bucket}/"])
+    with download(item.uri, item.version, item.size, 1 << 30) as got:
+        assert got.file.read() == body
+        assert got.integrity == "checksum"
+        assert got.sha256 == hashlib.sha256(body).hexdigest()
+        assert os.fstat(got.file.fileno()).st_nlink == 0
+
+
+def _reason(item, max_bytes: int = 1 << 30) -> Reason:
+    with pytest.raises(VideoError) as caught, download(item.uri, item.version, item.size, max_bytes):
+        pass
+    return caught.value.reason
+
+
+def test_another_version_a_missing_one_and_a_large_one_are_told_apart(bucket: str) -> None:
+    _put(bucket, "a.mp4")
+    [item] = Listing([f"s3://{bucket}/"])
+    assert _reason(item, max_bytes=3) is Reason.TOO_LARGE
+    _put(bucket, "a.mp4", body=b"else")
+    assert _reason(item) is Reason.CHANGED_DURING_READ
+    s3.client().delete_object(Bucket=bucket, Key="a.mp4")
+    assert _reason(item) in (Reason.NOT_FOUND, Reason.CHANGED_DURING_READ)
+
+
+def test_a_body_of_another_length_than_was_listed_is_fetched_again_and_then_refused(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.download.time.sleep", lambda _: None)
+    _put(bucket, "a.mp4")
+    [item] = Listing([f"s3://{bucket}/"])
+    with (
+        pytest.raises(VideoError, match="4 bytes came, 5 were listed"),
+        download(item.uri, item.version, item.size + 1, 1 << 30),
+    ):
+        pass
