@@ -39,7 +39,7 @@ ConfigFiles = Annotated[
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Output = Annotated[Path, typer.Argument(help="The --output of the scan.")]
+Output = Annotated[str, typer.Argument(help="The --output of the scan.")]
 Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 
@@ -287,11 +287,11 @@ def query_sql(
     _query(output, as_json, lambda query, con: query.sql(con, text))
 
 
-def _query(output: Path, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
+def _query(output: str, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
     from jobs import query
     from jobs.printing import print_table, rows_as_json
 
-    with query.connect(str(output)) as con:
+    with query.connect(output) as con:
         answer = ask(query, con)
     _print_json(rows_as_json(answer)) if as_json else print_table(answer)
 

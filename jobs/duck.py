@@ -29,7 +29,7 @@ def connect(memory: str = "1GB") -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def confine(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def confine(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
     """From here on let `connection` read files below `folder` only, for good."""
     # As it is, and as `register_files` spells it: both are compared as text.
     names = {"folder": f"{folder}/", "pattern": _literal(f"{folder}/")}

@@ -10,7 +10,6 @@ only, the log tells whether it landed.
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -31,8 +30,9 @@ _TRIES = 3
 class FencedTable:
     """One handle on a Delta table. Not safe for threads: the owner locks."""
 
-    def __init__(self, path: Path, delta: DeltaTable) -> None:
+    def __init__(self, path: str, delta: DeltaTable, options: dict[str, str] | None = None) -> None:
         self.path = path
+        self._options = options
         self._delta = delta
         self._number = delta.transaction_version(APP_ID)
 
@@ -50,7 +50,7 @@ class FencedTable:
         """Paths of the Parquet files that make up the snapshot."""
         # Not file_uris(): it percent-encodes a local path that holds a space.
         adds = pa.table(self._delta.get_add_actions(flatten=True))
-        return [str(self.path / str(name)) for name in adds["path"].to_pylist()]
+        return [f"{self.path}/{name}" for name in adds["path"].to_pylist()]
 
     def refresh(self) -> None:
         """Read the newest snapshot: right before a claim, never during one, when it would open the fence."""
@@ -76,7 +76,7 @@ class FencedTable:
             if self._try(table, metadata):
                 return
         raise StorageError(
-            f"the table {printable(str(self.path))} is being rewritten by something else",
+            f"the table {printable(self.path)} is being rewritten by something else",
             hint="Let no other program write to it; what is committed is kept. Run the scan again.",
         )
 
@@ -101,7 +101,7 @@ class FencedTable:
     def _landed(self, error: Exception, commit_id: str, number: int) -> bool:
         """Whether the commit is in the table in spite of `error`; False if it may be tried again."""
         try:
-            fresh = DeltaTable(str(self.path))
+            fresh = DeltaTable(self.path, storage_options=self._options)
             since = fresh.history(max(1, fresh.version() - self._delta.version()))
             newest = fresh.transaction_version(APP_ID)
         except (DeltaError, OSError):
@@ -139,9 +139,9 @@ def held(holder: Holder) -> TableHeldError:
     )
 
 
-def storage_error(path: Path, error: Exception) -> StorageError:
+def storage_error(path: str, error: Exception) -> StorageError:
     """The error of a store that failed at `path`."""
     return StorageError(
-        f"{printable(str(path))}: {printable(str(error))}",
+        f"{printable(path)}: {printable(str(error))}",
         hint="What is committed is kept. Put the store right and run the same command again.",
     )

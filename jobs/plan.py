@@ -144,6 +144,8 @@ def plan(
     found = listed if isinstance(listed, pa.Table) else collect(listed)
     with connect() as engine:
         engine.register("listed", found.append_column("n", pa.array(range(len(found)), pa.int64())))
+        if table:
+            table.output.readable_by(engine)
         register_files(engine, "results", table.files() if table else [], RESULTS)
         try:
             engine.execute(_WANTED)

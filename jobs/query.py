@@ -63,9 +63,10 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     """
     table = ResultsTable.open(output)
     connection = duck.connect(_MEMORY)
+    table.output.readable_by(connection)
     duck.register_files(connection, "results", table.files(), RESULTS)
     connection.execute(view("latest"))
-    duck.confine(connection, table.output / "results")
+    duck.confine(connection, table.output.at("results"))
     return connection
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from detector.errors import StorageError
 from detector.types import Reason, Status, Verdict
+from jobs.output import Output
 from jobs.schema import printable
 
 if TYPE_CHECKING:
@@ -109,22 +107,13 @@ class Summary:
             content[item.name] = value.isoformat() if isinstance(value, datetime) else value
         return content | {"done": self.done, "seconds": round(self.seconds, 3)}
 
-    def write(self, folder: Path) -> None:
+    def write(self, output: Output) -> None:
         """Replace `summary.json`, whole or not at all.
 
         Raises:
             StorageError: the disk is full, or gone.
         """
-        draft = folder / f".summary.json.{os.getpid()}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(self.as_json(), indent=2) + "\n")
-            draft.replace(folder / "summary.json")
-        except OSError as error:
-            raise StorageError(
-                f"{printable(str(folder))}: {error.strerror}",
-                hint="What is committed is kept. Put the disk right and run the same command again.",
-            ) from error
+        output.write("summary.json", (json.dumps(self.as_json(), indent=2) + "\n").encode())
 
     def opening(self) -> str:
         """The first line of a scan: what there is to do."""

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from detector.errors import InputError, StorageError, TableHeldError
 from jobs.columns import described_as
 from jobs.fence import ZSTD, Event, FencedTable, held, storage_error, stored_schema
 from jobs.holder import Holder
+from jobs.output import Output, open_output
 from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
 
 CLAIM_S = 600
@@ -41,8 +41,6 @@ _CONFIGURATION: dict[str, str | None] = {
     # Not uri and message: a name that was purged must not survive as a minimum or maximum in the log.
     "delta.dataSkippingStatsColumns": "settings_id,scanned_at,modified_at,status,reason,verdict,p_fake",
 }
-# delta-rs reads these in a path as something else, or panics.
-_UNUSABLE = "%[]^|\\"
 
 
 class ResultsTable:
@@ -51,7 +49,7 @@ class ResultsTable:
     Reading needs no claim. Writing: `with table.claim(scan_id): table.append(rows)`.
     """
 
-    def __init__(self, output: Path, fenced: FencedTable) -> None:
+    def __init__(self, output: Output, fenced: FencedTable) -> None:
         self.output = output
         self._fenced = fenced
         self._lock = threading.RLock()
@@ -67,34 +65,32 @@ class ResultsTable:
         Raises:
             InputError: there is none.
         """
-        root = _root(output)
+        root = open_output(output)
+        path = root.at("results")
         try:
-            delta = DeltaTable(str(root / "results"))
+            delta = DeltaTable(path, storage_options=root.storage_options)
         except TableNotFoundError:
             raise InputError(
                 f"{printable(output)} holds no results",
                 hint=f"Scan something first: deepfake-scan scan FOLDER --output {printable(output)}",
             ) from None
         except (DeltaError, OSError) as error:
-            raise storage_error(root, error) from error
+            raise storage_error(path, error) from error
         if not {"uri", "version", "settings_id", "attempt"} <= {f.name for f in delta.schema().fields}:
-            raise InputError(f"{printable(str(root / 'results'))} is a Delta table of something else")
-        return cls(root, FencedTable(root / "results", delta))
+            raise InputError(f"{printable(path)} is a Delta table of something else")
+        return cls(root, FencedTable(path, delta, root.storage_options))
 
     @classmethod
     def create(cls, output: str) -> Self:
         """The table, made if it is not there yet."""
-        root = _root(output)
-        try:
-            _create(root / "results", RESULTS, ["scan_date"], _CONFIGURATION)
-        except (DeltaError, OSError) as error:
-            raise storage_error(root, error) from error
+        _create(open_output(output), "results", RESULTS, ["scan_date"], _CONFIGURATION)
         return cls.open(output)
 
     @staticmethod
     def exists(output: str) -> bool:
         """True if `open` would find a table."""
-        return DeltaTable.is_deltatable(str(_root(output) / "results"))
+        root = open_output(output)
+        return DeltaTable.is_deltatable(root.at("results"), root.storage_options)
 
     @property
     def version(self) -> int:
@@ -120,7 +116,9 @@ class ResultsTable:
 
         Raises:
             TableHeldError: another scan holds the table.
+            StorageError: the store cannot keep two writers apart.
         """
+        self.output.require_fences()
         self._fenced.refresh()
         if holder := self.holder():
             raise held(holder)
@@ -176,10 +174,10 @@ class ResultsTable:
         if self._holder is not None:
             known |= {"scan_id": self._holder.scan_id, "host": self._holder.host}
         table = pa.Table.from_pylist([known | dict(values)], schema=SCANS)
-        path = self.output / "scans"
+        path = self.output.at("scans")
+        _create(self.output, "scans", SCANS, [], {"delta.appendOnly": "true"})
         try:
-            _create(path, SCANS, [], {"delta.appendOnly": "true"})
-            scans = DeltaTable(str(path))
+            scans = DeltaTable(path, storage_options=self.output.storage_options)
             table = table.cast(described_as(SCANS, stored_schema(scans)))
             write_deltalake(scans, table, mode="append", writer_properties=ZSTD)
         except (DeltaError, OSError) as error:
@@ -214,42 +212,30 @@ class ResultsTable:
         process slept, writes younger ones; whoever wrote the older ones is fenced off and cannot commit them.
         """
         with self._lock:
-            table = self.output / "results"
-            committed = (table / "_delta_log" / f"{self.version:020}.json").stat().st_mtime_ns
-            known = set(self.files())
-            for path in table.glob("scan_date=*/*.parquet*"):
-                with suppress(FileNotFoundError):
-                    if str(path) not in known and path.stat().st_mtime_ns < committed:
-                        path.unlink()
+            log = f"results/_delta_log/{self.version:020}.json"
+            self.output.remove_older("results", log, set(self.files()))
 
 
 def _create(
-    path: Path, schema: pa.Schema, partition_by: list[str], configuration: Mapping[str, str | None]
+    root: Output,
+    name: str,
+    schema: pa.Schema,
+    partition_by: list[str],
+    configuration: Mapping[str, str | None],
 ) -> None:
-    if DeltaTable.is_deltatable(str(path)):
-        return
-    # Cleaning up would take a stranger's Parquet files for orphans.
-    if path.is_dir() and any(entry.name != "_delta_log" for entry in path.iterdir()):
-        raise InputError(f"{printable(str(path))} holds something else", hint="Name an empty or new folder.")
-    path.mkdir(parents=True, exist_ok=True)
-    with suppress(CommitFailedError):  # another scan made it a moment ago
-        DeltaTable.create(
-            str(path), schema, mode="ignore", partition_by=partition_by, configuration=configuration
-        )
-
-
-def _root(output: str) -> Path:
-    """The folder `output`, absolute. Further stores are told apart here."""
-    if "://" in output:
-        raise InputError(f"{printable(output)}: results can only be written to a folder by this release")
-    path = Path(output).expanduser().absolute()
-    bad = {c for c in str(path) if c in _UNUSABLE or not c.isprintable()}
-    # A folder `detector=hog` would be read as a column, and win over the one in the files.
-    bad |= {part for part in path.parts if "=" in part and part.partition("=")[0] in RESULTS.names}
-    if bad or not output:
-        found = printable(" ".join(sorted(bad)))
-        raise InputError(
-            f"{printable(str(path))} cannot hold a Delta table: its path has {found}",
-            hint="Choose an output folder whose whole path has plain characters.",
-        )
-    return path
+    path, options = root.at(name), root.storage_options
+    try:
+        if DeltaTable.is_deltatable(path, options):
+            return
+        root.prepare(name)
+        with suppress(CommitFailedError):  # another scan made it a moment ago
+            DeltaTable.create(
+                path,
+                schema,
+                mode="ignore",
+                partition_by=partition_by,
+                configuration=configuration,
+                storage_options=options,
+            )
+    except (DeltaError, OSError) as error:
+        raise storage_error(path, error) from error

@@ -1,0 +1,119 @@
+"""S3 in and out: a scan of a bucket into a table in it, by the same commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from detector.errors import StorageError, TableHeldError
+from jobs import s3
+from jobs.output import S3Output, open_output
+from jobs.table import ResultsTable
+from tests.jobs.conftest import Command
+from tests.jobs.samples import rows
+from tests.media import moving_face, write_video
+
+pytestmark = pytest.mark.xdist_group("s3")
+
+
+def _scan(command: Command, bucket: str, weights: Path, *more: object):
+    where = [f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out", "--weights", weights]
+    return command("scan", *where, "--address", "in-process", *more)
+
+
+@pytest.fixture
+def videos(bucket: str, tmp_path: Path) -> str:
+    path = write_video(tmp_path / "a.mp4", moving_face(30, (320, 240), face_px=90))
+    s3.client().upload_file(str(path), bucket, "in/face [1] #%41.mp4")
+    s3.client().put_object(Bucket=bucket, Key="in/broken.mp4", Body=b"\0" * 3000)
+    return bucket
+
+
+def test_a_bucket_is_scanned_into_a_table_in_it(command: Command, videos: str, seeded: Path) -> None:
+    done = _scan(command, videos, seeded)
+    assert done.code == 3, done.err
+    assert "2 videos" in done.out
+
+    out = f"s3://{videos}/out"
+    asked = command(
+        "query",
+        "sql",
+        out,
+        "SELECT uri, status, reason, integrity, len(content_sha256) AS n FROM latest",
+        "--json",
+    )
+    assert asked.code == 0, asked.err
+    found = {row["uri"]: row for row in json.loads(asked.out)}
+    assert found[f"s3://{videos}/in/face [1] #%41.mp4"] | {"uri": ""} == {
+        "uri": "",
+        "status": "scored",
+        "reason": None,
+        "integrity": "checksum",
+        "n": 64,
+    }
+    assert found[f"s3://{videos}/in/broken.mp4"]["reason"] == "not_video"
+    summary = json.loads(s3.client().get_object(Bucket=videos, Key="out/summary.json")["Body"].read())
+    assert summary["exit_code"] == 3
+    assert summary["output"] == out
+
+    again = _scan(command, videos, seeded)
+    assert again.code == 0
+    assert "nothing to scan" in again.err
+    probes = s3.client().list_objects_v2(Bucket=videos, Prefix="out/.probe")
+    assert probes["KeyCount"] == 0
+
+
+def test_one_object_is_explained(command: Command, videos: str, seeded: Path) -> None:
+    done = command("explain", f"s3://{videos}/in/face [1] #%41.mp4", "--weights", seeded, "--json")
+    assert json.loads(done.out)["status"] == "scored"
+
+
+def test_a_question_reads_the_table_and_nothing_else_of_the_bucket(
+    command: Command, videos: str, seeded: Path
+) -> None:
+    _scan(command, videos, seeded)
+    s3.client().put_object(Bucket=videos, Key="secret.csv", Body=b"a\n1\n")
+    out = f"s3://{videos}/out"
+    for stolen in (f"read_csv('s3://{videos}/secret.csv')", "read_text('/etc/hostname')"):
+        done = command("query", "sql", out, f"SELECT * FROM {stolen}")  # noqa: S608
+        assert done.code != 0, done.out
+
+
+def test_the_table_is_claimed_fenced_and_cleaned_as_on_disk(bucket: str) -> None:
+    out = f"s3://{bucket}/deep/out"
+    first = ResultsTable.create(out)
+    stale = ResultsTable.open(out)
+    with first.claim("one") as table:
+        table.append(rows(3))
+        with pytest.raises(TableHeldError):
+            stale.claim("two")
+    with ResultsTable.open(out).claim("three") as table:
+        table.append(rows(2, start=3))
+    left = DeltaTable(f"{out}/results", storage_options=open_output(out).storage_options)
+    assert left.to_pyarrow_table().num_rows == 5
+    orphan = {"Bucket": bucket, "Key": "deep/out/results/scan_date=2026-01-01/part-0.parquet"}
+    s3.client().put_object(**orphan, Body=b"left by a kill")
+    import time
+
+    time.sleep(1.1)  # the store's clock counts seconds
+    with ResultsTable.open(out).claim("four"):
+        pass
+    assert s3.head(s3.Address(bucket, orphan["Key"])) is None
+
+
+def test_a_store_without_conditional_writes_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = s3.client().put_object
+
+    def careless(**words):
+        return put(**{name: value for name, value in words.items() if name != "IfNoneMatch"})
+
+    monkeypatch.setattr(s3.client(), "put_object", careless)
+    table = ResultsTable.create(f"s3://{bucket}/out")
+    with pytest.raises(StorageError, match="overwrites an object that was to be written only if new"):
+        table.claim("one")
+
+
+def test_a_prefix_is_absolute_and_without_slashes_at_its_ends() -> None:
+    assert open_output("s3://bucket/a/b/") == S3Output(s3.Address("bucket", "a/b"))
+    assert open_output("s3://bucket").at("results") == "s3://bucket/results"
