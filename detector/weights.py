@@ -232,7 +232,9 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> WeightsF
         name: tensor.detach().cpu().contiguous().to(dtype) if tensor.is_floating_point() else tensor.cpu()
         for name, tensor in tensors.items()
     }
-    path.write_bytes(save(stored, metadata={_KEY: msgspec.json.encode(header).decode()}))
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_bytes(save(stored, metadata={_KEY: msgspec.json.encode(header).decode()}))
+    temporary.replace(path)
     return read(path)
 
 

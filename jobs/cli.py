@@ -214,7 +214,7 @@ def train(
         _print_json(train_report.as_json(outcome))
     else:
         print(train_report.closing(outcome))
-    raise typer.Exit(0 if outcome.end.finished else 130)
+    raise typer.Exit(128 + (outcome.end.signal or 0) if not outcome.end.finished else 0)
 
 
 @dataset_app.command("check")

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from detector.training.sources import find, write_samples
 from detector.types import Facts
 from detector.weights import Input
 from jobs.crop_shards import REACH, VideoCrops, extract_options, extracted, plan_of, video_info
+from jobs.files import storage_error
 from jobs.listed import SUFFIXES, suffix
 from jobs.local import uri_of
 from jobs.schema import printable
@@ -39,7 +41,7 @@ class Report:
     """What is to be known of a data set before it is trained on."""
 
     audit: Audit | None
-    """Of its crops, one of each clip; None where it holds videos that were not cut."""
+    """Of its pictures, and of one crop of each clip that was cut from a video; None where there are none."""
     videos: dict[str, int]
     """Videos by `split/label`."""
     shared: list[str]
@@ -50,6 +52,8 @@ class Report:
     """AUC of a classifier that knows file size, shape, rate, length, codec and container only."""
     skipped: dict[str, int]
     """Files that are neither videos nor pictures, by suffix."""
+    lacking: list[str]
+    """What a side of the split has too little of, in sentences."""
 
     @property
     def refused(self) -> str | None:
@@ -59,7 +63,7 @@ class Report:
         doubled = self.audit.doubled if self.audit else []
         if doubled:
             return f"{len(doubled)} pictures come twice, with another label or split: {_few(doubled)}"
-        return None
+        return "; ".join(self.lacking) or None
 
     def warnings(self) -> list[str]:
         """Sentences for the user, the gravest first."""
@@ -87,7 +91,7 @@ class Report:
                 lines.append(f"{what}: {', '.join(f'{n:,} {_NAMES.get(k, k)}' for k, n in counts.items())}")
         if self.audit:
             groups = ", ".join(f"{count:,} in {split}" for split, count in self.audit.groups.items())
-            lines.append(f"groups: {groups}; fakes without their real: {self.audit.without_real:,}")
+            lines.append(f"groups of people: {groups}; fakes without their real: {self.audit.without_real:,}")
         lines += [
             f"{what} alone tell real from fake with AUC {value:.2f} (.50 is chance)"
             for what, value in self._blind()
@@ -103,11 +107,14 @@ class Report:
             "size, colour and sharpness": self.audit.blind_auc if self.audit else None,
             "file size, shape, rate, length, codec and container": self.container_auc,
         }
-        return [(what, value) for what, value in values.items() if value is not None]
+        return [(what, value) for what, value in values.items() if value is not None and isfinite(value)]
 
     def as_json(self) -> str:
-        """All of it."""
-        return json.dumps(asdict(self) | {"refused": self.refused}, indent=2)
+        """All of it; an AUC that one class alone does not have is null."""
+        content = asdict(self) | {"refused": self.refused}
+        if self.audit and not isfinite(self.audit.blind_auc):
+            content["audit"]["blind_auc"] = None
+        return json.dumps(content, indent=2, allow_nan=False)
 
 
 def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
@@ -126,8 +133,7 @@ def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
     if 0 < named < len(kept):
         raise InputError(f"split stands in {named} of {len(kept)} lines; it has to stand in all or in none")
     if not named:
-        shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
-        kept = split_by_component(kept, shares, settings.seed)
+        kept = split_by_component(kept, settings.validation, settings.seed)
     return kept, dict(skipped)
 
 
@@ -139,7 +145,9 @@ def _once(samples: Sequence[Sample]) -> list[Sample]:
     """
     held: dict[str, Sample] = {}
     for sample in samples:
-        first = held.setdefault(sample.uri, sample)
+        # A member of a tar has no path of its own.
+        name = sample.uri if "!" in sample.uri else uri_of(sample.uri)
+        first = held.setdefault(name, sample)
         if (first.label, first.split) != (sample.label, sample.split):
             raise InputError(f"{sample.uri} comes twice, with another label or split")
     return list(held.values())
@@ -153,39 +161,57 @@ def is_video(sample: Sample) -> bool:
 def samples_of(video: Sample, crops: VideoCrops) -> list[Sample]:
     """The crops of a video as samples of its label and people."""
     return [
-        replace(video, uri=f"{crops.tar}!{member}", clip=f"{video.uri}#{number}", reach=REACH)
+        replace(video, uri=f"{crops.tar}!{member}", clip=f"{video.uri}#{number:03}", reach=REACH)
         for number, clip in enumerate(crops.clips)
         for member in clip
     ]
 
 
 def report(
+    settings: TrainSettings,
     samples: Sequence[Sample],
-    crops: Sequence[Sample] | None,
+    crops: Sequence[Sample],
     found: Sequence[tuple[Sample, VideoCrops]],
     skipped: dict[str, int],
+    *,
+    cut: bool,
 ) -> Report:
     """Looks a data set over.
 
     Args:
+        settings: What is to be trained.
         samples: Videos and pictures.
-        crops: What is trained on; None where the videos were not cut.
-        found: Each video and what it gave; in a data set of pictures only, none.
+        crops: Pictures, and what was cut from videos.
+        found: Each video and what it gave.
         skipped: From `read`.
+        cut: Whether the videos were cut, and not merely opened.
     """
     infos = [(video, crops.info) for video, crops in found if crops.info is not None and not crops.reason]
     blind = None
     if {video.label for video, _ in infos} == {0, 1}:
         blind = blind_auc(container_facts([info for _, info in infos]), [video for video, _ in infos])
-    looked_at = one_per_clip(crops) if crops is not None else []
+    # What we cut ourselves can be read; of what others cut, every picture is tried.
+    ours = [crop for crop in crops if crop.reach == REACH]
+    looked_at = [crop for crop in crops if crop.reach != REACH] + one_per_clip(ours)
     return Report(
         audit=audit(looked_at) if looked_at else None,
         videos=dict(sorted(Counter(f"{s.split}/{s.label}" for s in samples if is_video(s)).items())),
         shared=shared_people(samples),
-        failed=[failure for _, video in found if (failure := _failure(video, cut=crops is not None))],
+        failed=[failure for _, video in found if (failure := _failure(video, cut=cut))],
         container_auc=blind,
         skipped=skipped,
+        lacking=_lacking(crops if cut else samples, all_blended=settings.blended == 1),
     )
+
+
+def _lacking(samples: Sequence[Sample], *, all_blended: bool) -> list[str]:
+    counts = Counter((sample.split, sample.label) for sample in samples)
+    needed = {TRAIN: (0,) if all_blended else (0, 1), VALIDATION: (0, 1)}
+    return [
+        f"the side `{split}` has {counts[split, 0]:,} reals and {counts[split, 1]:,} fakes; it needs both"
+        for split, labels in needed.items()
+        if not all(counts[split, label] for label in labels)
+    ]
 
 
 def _failure(video: VideoCrops, *, cut: bool) -> tuple[str, str, str] | None:
@@ -213,12 +239,20 @@ def check(settings: TrainSettings) -> tuple[Report, list[Sample]]:
         looked_at += [_looked_at(row) for row in extracted(plan, scan, options)]
     pictures = [sample for sample in samples if not is_video(sample)]
     found = [(videos[crops.uri], crops) for crops in looked_at]
-    return report(samples, pictures or None, found, skipped), samples
+    return report(settings, samples, pictures, found, skipped, cut=False), samples
 
 
 def write(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes samples as a CSV that `data` may name."""
-    write_samples(path, [replace(sample, uri=str(Path(sample.uri).absolute())) for sample in samples])
+    """Writes samples as a CSV that `data` may name.
+
+    Raises:
+        StorageError: It cannot be written there.
+    """
+    whole = [replace(sample, uri=str(Path(sample.uri).absolute())) for sample in samples]
+    try:
+        write_samples(path.absolute(), whole)
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def _looked_at(row: dict[str, Any] | VideoCrops) -> VideoCrops:

@@ -6,31 +6,39 @@ driver                          CPU actors     driver       driver, one CPU or G
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from msgspec import structs
 
 from detector.errors import InputError, SettingsError
+from detector.model import Device, Dtype, default_dtype
+from detector.network import build
+from detector.training.clips import ClipOptions
+from detector.training.data import BatchOptions, Sample, read_samples
+from detector.training.frames import FrameCycle
+from detector.training.heads import HeadOptions
+from detector.training.loop import CycleOptions
+from detector.training.objective import ObjectiveOptions
+from detector.training.start import start_from
+from detector.training.train import Outcome, Training, train
 from detector.weights import Architecture, Input, WeightsFile, resolve
 from detector.weights import read as read_weights
-from jobs import dataset
+from jobs import dataset, train_report
 from jobs.crop_shards import VideoCrops, cut, extract_options
+from jobs.files import alone_in, make_folder, storage_error, write_whole
 from jobs.local import uri_of
 from jobs.train_config import TrainSettings
-
-if TYPE_CHECKING:
-    from detector.model import Device, Dtype
-    from detector.training.data import Sample
-    from detector.training.train import Outcome, Training
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
 
 _OURS = ".safetensors"
 _DEFAULT_SIZE = 112
+_SAY_EVERY = 20
 # What may differ between a training and the call that goes on with it.
 _MACHINE = {"address", "extract_actors", "device", "dtype", "threads", "workers", "output"}
 
@@ -45,24 +53,39 @@ def run(settings: TrainSettings, say: Say) -> Outcome:
     Raises:
         DeepfakeScanError: The settings do not go together, or the data leak people between the sides.
     """
-    from detector.training.train import train
-    from jobs.train_report import opening
-
     folder = Path(settings.output or "")
     start = _start(settings)
-    architecture, size = _shape(settings, start)
-    _check_teacher(settings, architecture)
+    architecture, inference = _shape(settings, start)
+    _check_start(settings, architecture)
+    make_folder(folder)
+    with alone_in(folder):
+        begun = (folder / "checkpoint.pt").exists()
+        _same_settings(folder / "settings.json", settings, begun=begun)
+        if not begun:
+            _prepare(settings, inference, folder, say)
+        plan = _plan(settings, read_samples(folder / "crops.csv"), architecture, inference, folder)
+        say(train_report.opening(plan))
+        _use_threads(settings)
+        try:
+            return train(plan)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+
+
+def _prepare(settings: TrainSettings, inference: Input, folder: Path, say: Say) -> None:
+    """Writes `crops.csv`, which a training that was begun goes on with, whatever became of the data."""
     samples, skipped = dataset.read(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_training(folder / "settings.json", settings, samples)
-    crops, found = _crops(samples, settings, start.header.input if start else Input(), folder / "crops", say)
-    unreadable = _look_over(
-        folder / "dataset.json", lambda: dataset.report(samples, crops, found, skipped), say
-    )
-    plan = _plan(settings, [c for c in crops if c.uri not in unreadable], architecture, size, folder)
-    say(opening(plan))
-    _use_threads(settings)
-    return train(plan)
+    crops, found = _crops(samples, settings, inference, folder / "crops", say)
+    seen = dataset.report(settings, samples, crops, found, skipped, cut=True)
+    write_whole(folder / "dataset.json", seen.as_json())
+    for warning in seen.warnings():
+        say(f"warning: {warning}")
+    if seen.refused:
+        raise InputError(
+            seen.refused, hint=f"{folder / 'dataset.json'} and `deepfake-scan dataset check` say more."
+        )
+    unreadable = set(seen.audit.unreadable if seen.audit else ())
+    dataset.write(folder / "crops.csv", [crop for crop in crops if crop.uri not in unreadable])
 
 
 def _start(settings: TrainSettings) -> WeightsFile | None:
@@ -73,9 +96,22 @@ def _start(settings: TrainSettings) -> WeightsFile | None:
     return read_weights(resolve(name))
 
 
-def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architecture, int]:
+def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architecture, Input]:
+    """The network, and what the header will say of its input.
+
+    Raises:
+        SettingsError: The start wants to be shown something that is not made for training.
+    """
     if start is not None:
-        return start.header.architecture, settings.size or start.header.input.size
+        theirs, ours = start.header.input, Input()
+        kinds = ("fit", "colour", "mean", "std", "policy")
+        other = [name for name in kinds if getattr(theirs, name) != getattr(ours, name)]
+        if other:
+            raise SettingsError(
+                f"init_from: {settings.init_from} was trained with another {' and '.join(other)}",
+                hint="Start from a weights file of this project.",
+            )
+        return start.header.architecture, structs.replace(theirs, size=settings.size or theirs.size)
     first, second, third, fourth = settings.layers
     architecture = Architecture(
         family=settings.family,
@@ -83,7 +119,18 @@ def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architec
         groups=settings.groups,
         width_per_group=settings.width_per_group,
     )
-    return architecture, settings.size or _DEFAULT_SIZE
+    return architecture, Input(size=settings.size or _DEFAULT_SIZE)
+
+
+def _check_start(settings: TrainSettings, architecture: Architecture) -> None:
+    """Loads the start once, so that a file that does not fit is told before videos are cut."""
+    if settings.init_from is not None:
+        start_from(build(architecture), _start_path(settings.init_from), architecture)
+    _check_teacher(settings, architecture)
+
+
+def _start_path(name: str) -> Path:
+    return Path(name) if Path(name).is_file() else resolve(name)
 
 
 def _check_teacher(settings: TrainSettings, architecture: Architecture) -> None:
@@ -102,58 +149,28 @@ def _crops(
     """Pictures as they are, videos as the crops that were cut from them, with what each video gave."""
     videos = {uri_of(sample.uri): sample for sample in samples if dataset.is_video(sample)}
     crops = [sample for sample in samples if not dataset.is_video(sample)]
-    if not videos:
-        return crops, []
-    found = []
-    options = extract_options(settings.scan_settings(), inference, settings.windows, settings.min_face_px)
-    for number, one in enumerate(cut(list(videos), settings.scan_settings(), options, folder), start=1):
-        found.append((videos[one.uri], one))
-        crops += dataset.samples_of(videos[one.uri], one)
-        if number % 100 == 0 or number == len(videos):
-            say(f"{number:,} of {len(videos):,} videos cut, {len(crops):,} crops")
-    return sorted(crops, key=lambda sample: sample.uri), found
-
-
-def _look_over(path: Path, report: Callable[[], dataset.Report], say: Say) -> set[str]:
-    """Pictures that cannot be read. What was looked over by an earlier call is not looked over again.
-
-    Raises:
-        InputError: Results on this data would mean nothing.
-    """
-    if path.exists():
-        before = json.loads(path.read_text())
-        if not before["refused"]:
-            return set((before["audit"] or {}).get("unreadable", ()))
-    seen = report()
-    path.write_text(seen.as_json())
-    for warning in seen.warnings():
-        say(f"warning: {warning}")
-    if seen.refused:
-        raise InputError(seen.refused, hint="`deepfake-scan dataset check` shows all of it.")
-    return set(seen.audit.unreadable if seen.audit else ())
+    found: list[tuple[Sample, VideoCrops]] = []
+    if videos:
+        say(f"{len(videos):,} videos to cut; those that were cut before are taken as they are")
+        scan = settings.scan_settings()
+        options = extract_options(scan, inference, settings.windows, settings.min_face_px)
+        for one in cut(list(videos), scan, options, folder):
+            found.append((videos[one.uri], one))
+            crops += dataset.samples_of(videos[one.uri], one)
+            if len(found) % _SAY_EVERY == 0 or len(found) == len(videos):
+                say(f"{len(found):,} of {len(videos):,} videos cut, {len(crops):,} crops")
+    # Not by shard: which video came first must not decide what is drawn.
+    return sorted(crops, key=lambda crop: (crop.clip or crop.uri, crop.uri)), found
 
 
 def _plan(
-    settings: TrainSettings, crops: Sequence[Sample], architecture: Architecture, size: int, folder: Path
+    settings: TrainSettings,
+    crops: Sequence[Sample],
+    architecture: Architecture,
+    inference: Input,
+    folder: Path,
 ) -> Training:
-    from detector.training.clips import ClipOptions
-    from detector.training.data import BatchOptions
-    from detector.training.frames import FrameCycle
-    from detector.training.heads import HeadOptions
-    from detector.training.loop import CycleOptions
-    from detector.training.objective import ObjectiveOptions
-    from detector.training.train import Training
-
     sides = {split: [c for c in crops if c.split == split] for split in (dataset.TRAIN, dataset.VALIDATION)}
-    for split, held in sides.items():
-        fakes = sum(crop.label for crop in held)
-        needs_fakes = split == dataset.VALIDATION or settings.blended < 1
-        if fakes == len(held) or (needs_fakes and not fakes):
-            raise InputError(
-                f"the side `{split}` has {len(held) - fakes} real and {fakes} fake crops; it needs both",
-                hint="dataset.json in the output says what each video gave. Give more data, or name the "
-                "sides in the column `split` of a CSV.",
-            )
     device = _device(settings)
     init = settings.init_from
     cycle = FrameCycle(
@@ -161,7 +178,7 @@ def _plan(
         validation=sides[dataset.VALIDATION],
         folder=folder,
         batches=BatchOptions(
-            size=size,
+            size=inference.size,
             batch=settings.batch,
             steps=max(1, settings.images // settings.batch),
             seed=settings.seed,
@@ -178,7 +195,7 @@ def _plan(
         ),
         objective=ObjectiveOptions(smoothing=settings.smoothing),
         architecture=architecture,
-        init_from=None if init is None else Path(init) if Path(init).is_file() else resolve(init),
+        init_from=None if init is None else _start_path(init),
         folded=init is not None if settings.fold_batchnorm is None else settings.fold_batchnorm,
         teacher=None if settings.teacher is None else resolve(settings.teacher),
     )
@@ -186,6 +203,7 @@ def _plan(
     return Training(
         name=settings.name,
         frames=cycle,
+        input=inference,
         clips=ClipOptions(per_class=settings.clips, seed=settings.seed) if settings.clips else None,
         heads=HeadOptions(seed=settings.seed),
         provenance=_provenance(settings, sides),
@@ -204,38 +222,30 @@ def _provenance(settings: TrainSettings, sides: dict[str, list[Sample]]) -> dict
 
 
 def _device(settings: TrainSettings) -> Device:
-    import torch
-
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device: cuda, but this machine has no GPU", hint="Use `device: auto` or `cpu`.")
     return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _dtype(settings: TrainSettings, device: Device) -> Dtype:
-    from detector.model import default_dtype
-
     return (
         default_dtype("cuda" if device == "cuda" else "cpu") if settings.dtype == "auto" else settings.dtype
     )
 
 
 def _use_threads(settings: TrainSettings) -> None:
-    import torch
-
     left = len(os.sched_getaffinity(0)) - settings.workers
     torch.set_num_threads(settings.threads or max(1, left))
 
 
-def _same_training(path: Path, settings: TrainSettings, samples: Sequence[Sample]) -> None:
-    listed = hashlib.sha256("\n".join(sorted(map(repr, samples))).encode()).hexdigest()
-    words = settings.model_dump(mode="json", exclude=_MACHINE) | {"files of the data": listed}
-    text = json.dumps(words, indent=2)
-    if not path.exists():
-        path.write_text(text)
-    elif path.read_text() != text:
+def _same_settings(path: Path, settings: TrainSettings, *, begun: bool) -> None:
+    text = json.dumps(settings.model_dump(mode="json", exclude=_MACHINE), indent=2)
+    if begun and path.exists() and path.read_text() != text:
         before, now = json.loads(path.read_text()), json.loads(text)
         changed = [key for key in now if before.get(key) != now[key]]
         raise SettingsError(
-            f"{path.parent} holds a training with other settings: {', '.join(changed)}",
-            hint="Give another output, or the settings of before to go on with it.",
+            f"{path.parent} holds a training that was begun with other settings: {', '.join(changed)}",
+            hint="Give the settings of before to go on with it, or another output; move its folder `crops` "
+            "there and no video is cut again.",
         )
+    write_whole(path, text)

@@ -67,7 +67,7 @@ class TrainSettings(BaseModel):
     blended: _Share = Field(
         default=0.35,
         description="Share of the fakes that are made from the real itself, by pasting a changed copy of the "
-        "face onto it, 0 to 1; 1 needs no fakes at all.",
+        "face onto it, 0 to 1; at 1 the fakes of the data are not learned from.",
     )
     learning_rate: _Rate = Field(default=3e-4, description="At its highest.")
     weight_decay: _Share = Field(default=0.01, description="Of AdamW; biases and normalisation are exempt.")
@@ -80,7 +80,8 @@ class TrainSettings(BaseModel):
     fold_batchnorm: bool | None = Field(
         default=None,
         description="Fold batch normalisation into the convolutions while training: a third faster on a CPU, "
-        "for a start that is trained already. null: where there is such a start.",
+        "for a start that is trained already. null: where there is such a start. Weights that were trained "
+        "so have statistics of nothing, and are to be trained so again.",
     )
     validation: Percent = Field(
         default=0.2,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detector.crops import resize
 from detector.network import ClipNetwork
-from detector.training.data import CropStore, Sample
+from detector.training.data import LOOK_OF_BLENDS, CropStore, Sample
 from detector.training.degrade import Window, degrade_clip, draw_look, draw_window
 from detector.training.heads import ClipSet, clip_features
 from detector.training.motion import moving_still
@@ -37,7 +37,7 @@ class ClipOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One clip to be made: `crops` in the order of time; a self-blended fake is made from a real's."""
+    """One clip to be made: `crops` in the order of time; `blended`: a member of a self-blended pair."""
 
     crops: tuple[Sample, ...]
     label: int
@@ -67,8 +67,9 @@ def clip_set(
         options: Which and how many.
         folder: For the features, one file per 32 clips.
         size: Side of the network's input, px.
-        training: Degrades, and adds a self-blended fake to every real, so that there are fakes whose people
-            are the reals'. For validation clips stay as they are.
+        training: Degrades, and adds a self-blended pair to every real: the fake, and the real that has the
+            same change of colour or sharpness, which so does not tell them apart. For validation clips stay
+            as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     items = _items(samples, options, training=training)
@@ -105,15 +106,16 @@ def _items(samples: Sequence[Sample], options: ClipOptions, *, training: bool) -
         chosen = rng.permutation(len(clips))[: options.per_class]
         items += [_Item(clips[index], label, int(rng.integers(1 << 31))) for index in chosen]
     if training:
-        items += [_Item(item.crops, 1, item.seed, blended=True) for item in items if item.label == 0]
+        reals = [item for item in items if item.label == 0]
+        items += [_Item(real.crops, label, real.seed, blended=True) for real in reals for label in (0, 1)]
     return items
 
 
 def _pixels(item: _Item, store: CropStore, frames: int, size: int, *, training: bool) -> NDArray[np.uint8]:
-    """Frames [T, size, size, 3] uint8 of one clip; a real and its self-blended fake get the same draws."""
+    """Frames [T, size, size, 3] uint8 of one clip; both members of a pair get the same draws."""
     rng = np.random.default_rng(item.seed)
     window = draw_window(rng) if training else Window()
-    look = draw_look(rng)
+    look = draw_look(rng, LOOK_OF_BLENDS if item.blended else 1.0)
     if len(item.crops) == 1:
         clip = moving_still(store.crop(item.crops[0]), frames, rng)
     else:
@@ -121,9 +123,11 @@ def _pixels(item: _Item, store: CropStore, frames: int, size: int, *, training: 
         side = max(len(cut) for cut in cuts)
         clip = np.stack([resize(cut, side) for cut in cuts])
     if item.blended:
-        clip = blend_clip(clip, Families.training(), rng)[1]
+        real, fake, _ = blend_clip(clip, Families.training(), rng)
+        clip = fake if item.label else real
     if training:
-        clip = degrade_clip(np.stack([window.cut(frame) for frame in clip]), look, item.seed)
+        noise_seed = item.seed + item.label
+        clip = degrade_clip(np.stack([window.cut(frame) for frame in clip]), look, noise_seed)
     return np.stack([resize(frame, size) for frame in clip])
 
 

@@ -13,6 +13,7 @@ The CSV has the columns `uri,label,group` and, where known, `split`, `pair` and 
 from __future__ import annotations
 
 import csv
+import hashlib
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -31,12 +32,14 @@ from detector.errors import InputError
 from detector.training.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.training.selfblend import Families, self_blend
 
+SPLITS = ("", "train", "val", "test")
 _LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
 _REQUIRED = ("uri", "label", "group")
 _TAR_SEPARATOR = ".tar!"
 _MAX_REACH = 4.0
-# A border is fainter than what a face swap leaves: degraded as often, there would be nothing to learn from.
-_LOOK_OF_BLENDS = 0.35
+_LEAST_PX = 16
+LOOK_OF_BLENDS = 0.35
+"""Strength of what blends go through: degraded as often as face swaps, their borders could not be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +63,29 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         InputError: A column is missing, or a line has no known label.
     """
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in _REQUIRED if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{path}: column {', '.join(missing)} is missing; found: {reader.fieldnames}")
-        return [_sample(path, number, row) for number, row in enumerate(reader, start=2)]
+    try:
+        # Spreadsheets write a mark in front; names of files need not be UTF-8.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in _REQUIRED if column not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{path}: column {', '.join(missing)} is missing; it needs uri,label,group")
+            return [_sample(path, reader.line_num, row) for row in reader]
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
 
 
-def _sample(path: Path, line: int, row: dict[str, str]) -> Sample:
-    label = _LABELS.get(row["label"].strip().lower())
-    if label is None:
-        raise InputError(f"{path}:{line}: label {row['label']!r} is neither of {', '.join(_LABELS)}")
-    if not row["uri"] or not row["group"]:
+def _sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
+    uri, label, group = (row[name] or "" for name in _REQUIRED)
+    found = _LABELS.get(label.strip().lower())
+    if found is None:
+        raise InputError(f"{path}:{line}: label {label!r} is neither of {', '.join(_LABELS)}")
+    if not uri or not group:
         raise InputError(f"{path}:{line}: uri and group must not be empty")
     optional = {key: row.get(key) or "" for key in ("split", "pair", "donor", "clip")}
-    optional["pair"] = optional["pair"] or row["group"]
+    optional["pair"] = optional["pair"] or group
+    if optional["split"] not in SPLITS:
+        raise InputError(f"{path}:{line}: split {optional['split']!r} is neither of {', '.join(SPLITS[1:])}")
     try:
         reach = float(row.get("reach") or 1.0)
     except ValueError:
@@ -84,33 +94,38 @@ def _sample(path: Path, line: int, row: dict[str, str]) -> Sample:
         raise InputError(
             f"{path}:{line}: reach {row.get('reach')!r} is not a number from 1 to {_MAX_REACH:g}"
         )
-    return Sample(str(path.parent / row["uri"]), label, row["group"], reach=reach, **optional)
+    return Sample(str(path.parent / uri), found, group, reach=reach, **optional)
 
 
-def split_by_component(samples: Sequence[Sample], shares: dict[str, float], seed: int) -> list[Sample]:
-    """Samples with `split` set so that no person, on view or put in, is on two sides.
+def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Samples with `split` set to `train` or `val`, so that no person, on view or put in, is on two sides.
 
-    Groups that share a sample as `group` and `donor` form one component; components are shuffled and each
-    goes to the split that is furthest below its share.
+    Groups that share a sample as `group` and `donor` form one component. A component's side is drawn from its
+    name, so that data which come later do not move it, unless a class would be missing from one side.
 
     Args:
         samples: Their own `split` is overwritten.
-        shares: Share of the samples for each split; they sum to 1.
-        seed: Of the shuffle.
+        share: Of the components, for `val`.
+        seed: Of the draw.
     """
     component = _components(samples)
-    members: dict[str, int] = defaultdict(int)
-    for sample in samples:
-        members[component[sample.group]] += 1
-    order = sorted(members)
-    np.random.default_rng(seed).shuffle(order)
-    filled = dict.fromkeys(shares, 0)
-    chosen: dict[str, str] = {}
-    for name in order:
-        split = max(shares, key=lambda key: shares[key] * len(samples) - filled[key])
-        chosen[name] = split
-        filled[split] += members[name]
-    return [replace(sample, split=chosen[component[sample.group]]) for sample in samples]
+    drawn = {name: _draw(name, seed) for name in set(component.values())}
+    chosen = {name for name, value in drawn.items() if value < share}
+    for label in sorted({sample.label for sample in samples}):
+        having = {component[sample.group] for sample in samples if sample.label == label}
+        if not having & chosen:
+            chosen.add(min(having, key=drawn.__getitem__))
+        elif having <= chosen and len(having) > 1:
+            chosen.remove(max(having, key=drawn.__getitem__))
+    return [
+        replace(sample, split="val" if component[sample.group] in chosen else "train") for sample in samples
+    ]
+
+
+def _draw(name: str, seed: int) -> float:
+    """A number in [0, 1) that a name has."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / (1 << 64)
 
 
 def _components(samples: Iterable[Sample]) -> dict[str, str]:
@@ -140,27 +155,34 @@ class CropStore:
         """The picture, RGB.
 
         Raises:
-            InputError: There is none, or it cannot be decoded.
+            InputError: There is none, it cannot be decoded, or it is smaller than 16 px.
         """
         data = np.frombuffer(self._bytes(uri), np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        try:
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except cv2.error as error:  # larger than it allows
+            raise InputError(f"{uri}: not a picture that can be decoded: {error.err}") from error
         if picture is None:
             raise InputError(f"{uri}: not a picture that can be decoded")
+        if min(picture.shape[:2]) < _LEAST_PX:
+            raise InputError(f"{uri}: smaller than {_LEAST_PX} px")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
     def crop(self, sample: Sample) -> Picture:
-        """What inference would cut: the stored picture without the margin that training may use."""
-        picture = self.read(sample.uri)
-        return picture if sample.reach == 1.0 else Window().within(sample.reach).cut(picture)
+        """What inference would cut: the square in the middle, without the margin that training may use."""
+        return Window().within(sample.reach).cut(self.read(sample.uri))
 
     def _bytes(self, uri: str) -> bytes:
         archive, separator, member = uri.partition(_TAR_SEPARATOR)
-        if not separator:
-            return Path(uri).read_bytes()
-        archive += ".tar"
-        if archive not in self._members:
-            with tarfile.open(archive, "r:") as tar:
-                self._members[archive] = {entry.name: (entry.offset_data, entry.size) for entry in tar}
+        try:
+            if not separator:
+                return Path(uri).read_bytes()
+            archive += ".tar"
+            if archive not in self._members:
+                with tarfile.open(archive, "r:") as tar:
+                    self._members[archive] = {entry.name: (entry.offset_data, entry.size) for entry in tar}
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise InputError(f"{uri}: cannot be read: {error}") from error
         if member not in self._members[archive]:
             raise InputError(f"{uri}: {archive} holds no {member}")
         offset, size = self._members[archive][member]
@@ -249,7 +271,7 @@ class PairedCrops(Dataset[Batch]):
             fake_row = int(rng.choice(fakes))
             real, fake = self._store.read(shown.uri), self._store.read(self._samples[fake_row].uri)
             fake_reach = self._samples[fake_row].reach
-        look = draw_look(rng, _LOOK_OF_BLENDS if blends else 1.0)
+        look = draw_look(rng, LOOK_OF_BLENDS if blends else 1.0)
         window, noise_seed = draw_window(rng), int(rng.integers(1 << 31))
         return (
             self._finish(_Member(real, window, real_row), reach, look, noise_seed),

@@ -24,6 +24,7 @@ from detector.efficientnet import FEATURES, STRIDE8_CHANNELS, STRIDE16_CHANNELS,
 from detector.errors import SettingsError
 from detector.network import ClipNetwork
 from detector.training.data import CropStore, Sample
+from detector.training.workers import Worker
 
 _INT8_PER_SIGMA = 16.0
 _BATCH = 32
@@ -132,7 +133,8 @@ def _open(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArra
 
 def _batches(samples: Sequence[Sample], size: int, done: int, workers: int) -> Iterator[tuple[int, Tensor]]:
     remaining = _WholeCrops(samples[done:], size)
-    for number, frames in enumerate(DataLoader(remaining, batch_size=_BATCH, num_workers=workers)):
+    loader = DataLoader(remaining, batch_size=_BATCH, num_workers=workers, worker_init_fn=Worker())
+    for number, frames in enumerate(loader):
         yield done + number * _BATCH, frames
 
 

@@ -175,8 +175,22 @@ class Draft:
     provenance: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a policy is fitted on."""
+
+    labels: Labels
+    logits: Scores
+    groups: Groups
+
+
 def export(
-    path: Path, draft: Draft, tensors: Mapping[str, Tensor], validation: Sequence[Sample], data: str
+    path: Path,
+    draft: Draft,
+    tensors: Mapping[str, Tensor],
+    validation: Sequence[Sample],
+    data: str,
+    clips: Scored | None = None,
 ) -> tuple[WeightsFile, Figures]:
     """Writes a float16 weights file with policy and golden output, and measures the very file.
 
@@ -186,6 +200,8 @@ def export(
         tensors: State of a network of the draft's architecture, float32.
         validation: Crops that nothing was trained on.
         data: In words, what they are.
+        clips: Validation clips where the LSTM has a share: single crops, which have no order, would give it
+            thresholds of something else.
     """
     network = _rounded(draft.architecture, tensors)
     state = network.state_dict()
@@ -199,9 +215,13 @@ def export(
         uncertain_fpr=UNCERTAIN_FPR,
         level="none",
     )
-    first = write(path, _header(draft, unmeasured, network), state)
+    # Not under its name before it has a policy: a training that is killed here must not look finished.
+    draft_path = path.with_suffix(".unmeasured")
+    first = write(draft_path, _header(draft, unmeasured, network), state)
+    draft_path.unlink()
     figures, logits = measure(Model(first), validation)
-    policy = fit_policy(labels_of(validation), logits, groups_of(validation), data)
+    on = clips or Scored(labels_of(validation), logits, groups_of(validation))
+    policy = fit_policy(on.labels, on.logits, on.groups, data)
     return write(path, _header(draft, policy, network), state), figures
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -102,11 +102,11 @@ def _targets(plan: FrameCycle) -> Targets | None:
 def _evaluate(samples: Sequence[Sample], size: int) -> Evaluate:
     """AUC of the frame head on whole, undegraded crops, and on blends of families that are not trained on."""
     store = CropStore()
-    crops = _pixels([store.crop(sample) for sample in samples], size)
+    crops = _pixels((store.crop(sample) for sample in samples), size)
     labels = labels_of(samples)
     reals = [sample for sample in samples if sample.label == 0][:_BLENDED_REALS]
     blends = _pixels(
-        [picture for number, real in enumerate(reals) for picture in unseen_blend(store, real, number)], size
+        (picture for number, real in enumerate(reals) for picture in unseen_blend(store, real, number)), size
     )
     blend_labels = np.tile(np.array([0, 1]), len(reals))
 
@@ -120,7 +120,7 @@ def _evaluate(samples: Sequence[Sample], size: int) -> Evaluate:
     return evaluate
 
 
-def _pixels(pictures: Sequence[Picture], size: int) -> Tensor:
+def _pixels(pictures: Iterable[Picture], size: int) -> Tensor:
     """[N, size, size, 3] uint8."""
     return torch.from_numpy(np.stack([resize(picture, size) for picture in pictures]))
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from detector.network import ClipNetwork
 from detector.training.distil import normalised
-from detector.training.metrics import Groups, auc
+from detector.training.metrics import Groups, Labels, Scores, auc, interval
 from detector.types import Clips
 
 _FRAMES_PER_CALL = 64
@@ -104,15 +104,33 @@ def train_heads(
 
 
 def choose_mix(network: ClipNetwork, validation: ClipSet, least_gain: float) -> HeadsEnd:
-    """The mix with the highest AUC, or 0 where the sequence adds less than `least_gain` to the frames."""
-    with torch.inference_mode():
-        sequence, frames = network.heads(validation.features, validation.mask)
-        held = validation.mask.float()
-        mean = (frames * held).sum(1) / held.sum(1).clamp_min(1)
+    """The mix with the highest AUC; 0 where its gain is small, or may be none (95 % interval over groups)."""
     labels = validation.labels.long().numpy()
-    by_mix = {mix: auc(labels, (mix * sequence + (1 - mix) * mean).double().numpy()) for mix in _MIXES}
+    scores = {mix: clip_logits(network, validation, mix) for mix in _MIXES}
+    by_mix = {mix: auc(labels, score) for mix, score in scores.items()}
     best = max(by_mix, key=lambda mix: (by_mix[mix], -mix))
-    return HeadsEnd(best if by_mix[best] >= by_mix[0.0] + least_gain else 0.0, by_mix[0.0], by_mix)
+    gains = by_mix[best] >= by_mix[0.0] + least_gain and _surely_gains(
+        labels, np.stack([scores[0.0], scores[best]], axis=1), validation.groups
+    )
+    return HeadsEnd(best if gains else 0.0, by_mix[0.0], by_mix)
+
+
+def clip_logits(network: ClipNetwork, clips: ClipSet, mix: float) -> Scores:
+    """Clip logits [N], as inference mixes them."""
+    with torch.inference_mode():
+        sequence, frames = network.heads(clips.features, clips.mask)
+        held = clips.mask.float()
+        mean = (frames * held).sum(1) / held.sum(1).clamp_min(1)
+        return (mix * sequence + (1 - mix) * mean).double().numpy()
+
+
+def _surely_gains(labels: Labels, both: Scores, groups: Groups) -> bool:
+    """Whether scores [N, 2] have a higher AUC in the second column than in the first."""
+
+    def gain(drawn: Labels, columns: Scores) -> float:
+        return auc(drawn, columns[:, 1]) - auc(drawn, columns[:, 0])
+
+    return interval(gain, labels, both, groups)[0] > 0
 
 
 def _class_weights(labels: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from detector.errors import SettingsError
 from detector.training.data import Batch
+from detector.training.workers import Worker
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """Figures of the averaged module, by name; called in eval mode without gradients."""
@@ -66,6 +67,8 @@ class CycleEnd:
     step: int
     finished: bool
     """False when it was asked to stop; run it again to go on."""
+    signal: int | None = None
+    """What asked it to."""
     figures: dict[str, float] = field(default_factory=dict)
     """Of the last validation."""
 
@@ -97,7 +100,7 @@ class Cycle:
             _parameter_groups(self._module, options.weight_decay), lr=options.learning_rate
         )
         self._step = 0
-        self._stopping = False
+        self._stopped_by: int | None = None
         self._figures: dict[str, float] = {}
 
     def run(self) -> CycleEnd:
@@ -110,7 +113,7 @@ class Cycle:
         finished = self._step == self._steps
         if finished:
             torch.save(self._average, self._folder / "average.pt")
-        return CycleEnd(self._step, finished, self._figures)
+        return CycleEnd(self._step, finished, None if finished else self._stopped_by, self._figures)
 
     def averaged_state(self) -> dict[str, Tensor]:
         """The averaged parameters and buffers of the module."""
@@ -129,7 +132,7 @@ class Cycle:
                 self._validate()
             if save.due():
                 self._save()
-            if self._stopping:
+            if self._stopped_by is not None:
                 return
 
     def _remaining(self) -> Iterator[Batch]:
@@ -140,7 +143,7 @@ class Cycle:
             sampler=range(self._step, self._steps),
             num_workers=options.workers,
             prefetch_factor=4 if options.workers else None,
-            worker_init_fn=_Worker(options.worker_nice),
+            worker_init_fn=Worker(options.worker_nice),
         )
         yield from loader
 
@@ -155,7 +158,10 @@ class Cycle:
             losses: dict[str, Tensor] = self._module(moved)
         total = torch.stack(list(losses.values())).sum()
         if not math.isfinite(total.item()):
-            raise ArithmeticError(f"step {self._step}: the loss is {total.item()}; lower the learning rate")
+            raise SettingsError(
+                f"step {self._step}: the loss is {total.item()}",
+                hint="Begin again with a lower learning_rate, in another output.",
+            )
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it bare
         nn.utils.clip_grad_norm_(self._module.parameters(), options.clip)
@@ -221,8 +227,8 @@ class Cycle:
     def _until_asked_to_stop(self) -> Iterator[None]:
         """SIGINT and SIGTERM end the cycle after the step at hand, with a checkpoint."""
 
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            self._stopping = True
+        def stop(number: int, _frame: FrameType | None) -> None:
+            self._stopped_by = number
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -264,22 +270,6 @@ class _Every:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._started
-
-
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    """Sets a reading process up: polite, single-threaded, deaf to signals, which the loop handles."""
-
-    nice: int
-
-    def __call__(self, _number: int) -> None:
-        import cv2
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        os.nice(self.nice)
-        cv2.setNumThreads(0)
-        torch.set_num_threads(1)
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

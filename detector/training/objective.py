@@ -93,6 +93,6 @@ def _resnext(network: ClipNetwork) -> ResNet:
 def _channels(trunk: ResNet) -> tuple[int, int, int]:
     """Widths of the three places that are matched."""
     stride8, stride16, last = (
-        layer[-1].bn3.num_features for layer in (trunk.layer2, trunk.layer3, trunk.layer4)
+        layer[-1].conv3.out_channels for layer in (trunk.layer2, trunk.layer3, trunk.layer4)
     )
     return stride8, stride16, last

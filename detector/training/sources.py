@@ -77,11 +77,11 @@ def dfdc(root: Path) -> list[Sample]:
 
 
 def _dfdc_part(path: Path) -> Iterable[Sample]:
-    content: Any = json.loads(path.read_text())
     try:
+        content: Any = json.loads(path.read_text())
         entries = [(name, entry["label"].lower(), entry.get("original")) for name, entry in content.items()]
         rows = [(path.parent / name, _CLASSES[label], original) for name, label, original in entries]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a list of DFDC: {error!r}") from error
     for file, label, original in rows:
         if file.is_file():
@@ -145,7 +145,7 @@ def _group(relative: Path) -> str:
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
     """Writes a CSV that `read_samples` reads; URIs below its folder are written relative to it."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for sample in samples:

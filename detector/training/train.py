@@ -11,9 +11,9 @@ import msgspec
 from detector.network import ClipNetwork, build
 from detector.training.clips import ClipOptions, clip_set, one_per_clip
 from detector.training.data import Sample
-from detector.training.finish import Draft, Figures, export
+from detector.training.finish import Draft, Figures, Scored, export
 from detector.training.frames import FrameCycle, train_frames
-from detector.training.heads import ClipSet, HeadOptions, HeadsEnd, train_heads
+from detector.training.heads import ClipSet, HeadOptions, HeadsEnd, clip_logits, train_heads
 from detector.training.loop import CycleEnd
 from detector.weights import Input, WeightsFile
 
@@ -25,8 +25,10 @@ class Training:
     name: str
     """Of the weights, and of their file in the folder of `frames`."""
     frames: FrameCycle
+    input: Input
+    """Of the weights' header: how inference will cut what it is shown."""
     clips: ClipOptions | None = field(default_factory=ClipOptions)
-    """None leaves the LSTM as it was, with the share in the clip logit that the architecture says."""
+    """None leaves the LSTM as it was, and gives it no share in the clip logit."""
     heads: HeadOptions = field(default_factory=HeadOptions)
     provenance: Mapping[str, str] = field(default_factory=dict)
     validation_data: str = ""
@@ -54,25 +56,25 @@ def train(plan: Training) -> Outcome:
     done = train_frames(plan.frames)
     if done.state is None:
         return Outcome(done.end)
-    architecture, heads = plan.frames.architecture, None
-    network = build(architecture)
+    network = build(plan.frames.architecture)
     network.load_state_dict(done.state)
-    if plan.clips is not None:
-        heads = _train_on_clips(network, plan, plan.clips)
-        architecture = msgspec.structs.replace(architecture, mix=heads.mix)
-    path = plan.frames.folder / f"{plan.name}.safetensors"
+    heads, scored = _train_on_clips(network, plan, plan.clips) if plan.clips else (None, None)
     draft = Draft(
         name=plan.name,
-        architecture=architecture,
-        input=Input(size=plan.frames.batches.size),
+        architecture=msgspec.structs.replace(plan.frames.architecture, mix=heads.mix if heads else 0.0),
+        input=plan.input,
         provenance=plan.provenance,
     )
+    path = plan.frames.folder / f"{plan.name}.safetensors"
     validation = one_per_clip(plan.frames.validation)
-    weights, figures = export(path, draft, network.state_dict(), validation, plan.validation_data)
+    weights, figures = export(path, draft, network.state_dict(), validation, plan.validation_data, scored)
     return Outcome(done.end, heads, path, weights, figures)
 
 
-def _train_on_clips(network: ClipNetwork, plan: Training, options: ClipOptions) -> HeadsEnd:
+def _train_on_clips(
+    network: ClipNetwork, plan: Training, options: ClipOptions
+) -> tuple[HeadsEnd, Scored | None]:
+    """Trains the LSTM in place; where it gets a share, also what the policy is to be fitted on."""
     size, folder = plan.frames.batches.size, plan.frames.folder / "clips"
     network.eval()
 
@@ -83,4 +85,8 @@ def _train_on_clips(network: ClipNetwork, plan: Training, options: ClipOptions) 
         features(list(samples), training=training)
         for samples, training in ((plan.frames.train, True), (plan.frames.validation, False))
     )
-    return train_heads(network, train, validation, plan.heads)
+    heads = train_heads(network, train, validation, plan.heads)
+    if not heads.mix:
+        return heads, None
+    logits = clip_logits(network, validation, heads.mix)
+    return heads, Scored(validation.labels.long().numpy(), logits, validation.groups)

@@ -60,6 +60,27 @@ def test_the_same_picture_with_two_labels_is_not_fit(command: Command, pictures:
     assert "not fit for training: 1 pictures come twice" in done.out
 
 
+def test_a_side_without_fakes_is_not_fit(command: Command, tmp_path: Path) -> None:
+    lines = ["uri,label,group,split"]
+    for number, split in enumerate(("train", "train", "val")):
+        _picture(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'fake' if number == 1 else 'real'},p{number},{split}")
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    done = command("dataset", "check", tmp_path / "s.csv", "--json")
+    assert done.code == 2
+    report = json.loads(done.out)
+    assert report["lacking"] == ["the side `val` has 1 reals and 0 fakes; it needs both"]
+    assert report["audit"]["blind_auc"] is not None
+
+
+def test_videos_beside_pictures_are_opened_not_cut(command: Command, pictures: Path) -> None:
+    (pictures / "real" / "v").mkdir()
+    write_video(pictures / "real" / "v" / "a.mp4", moving_face(12, (160, 160), face_px=90))
+    done = command("dataset", "check", pictures, "--address", "in-process")
+    assert done.code == 0, done.out
+    assert "no_face" not in done.out
+
+
 def test_a_split_for_some_lines_only_is_refused(command: Command, tmp_path: Path) -> None:
     for name in "ab":
         _picture(tmp_path / f"{name}.png", ord(name))

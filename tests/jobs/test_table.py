@@ -166,8 +166,8 @@ def test_a_folder_that_delta_cannot_handle_is_refused_before_anything_is_written
 
 
 def test_stores_that_are_not_there_yet_are_refused():
-    with pytest.raises(InputError, match="only be written to a folder"):
-        ResultsTable.create("s3://bucket/out")
+    with pytest.raises(InputError, match="cannot be written to gs://"):
+        ResultsTable.create("gs://bucket/out")
 
 
 def test_somebody_elses_folder_is_left_alone(output):

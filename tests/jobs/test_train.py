@@ -15,6 +15,7 @@ from jobs import crop_shards
 from jobs.config import ScanSettings
 from jobs.crop_shards import REACH, cut, extract_options
 from jobs.dataset import samples_of
+from jobs.files import alone_in
 from tests.jobs.conftest import Command
 from tests.scans import read_rows
 from tests.toy import make_toy_set
@@ -98,7 +99,41 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert (output / "trained.safetensors").read_bytes() == first
     other = command("train", toy_set, "-o", output, *_sets(images=64, seed=1))
     assert other.code == 2
-    assert "holds a training with other settings: images, seed" in other.err
+    assert "holds a training that was begun with other settings: images, seed" in other.err
+
+
+def test_a_training_goes_on_whatever_became_of_its_data(
+    command: Command, toy_set: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    for path in sorted(toy_set.rglob("*.mp4")):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        os.link(path, folder / path.parent.name / path.name)
+    short = _sets(images=32, windows=1)
+    assert command("train", folder, "-o", tmp_path / "out", *short).code == 0
+    first = (tmp_path / "out" / "trained.safetensors").read_bytes()
+    (folder / "real" / "00.mp4").unlink()
+    assert command("train", folder, "-o", tmp_path / "out", *short).code == 0
+    assert (tmp_path / "out" / "trained.safetensors").read_bytes() == first
+
+
+def test_two_trainings_do_not_share_an_output(command: Command, toy_set: Path, output: Path) -> None:
+    with alone_in(output):
+        done = command("train", toy_set, "-o", output, *_sets())
+    assert done.code == 5
+    assert "another training writes to" in done.err
+
+
+def test_what_is_not_a_folder_or_not_a_checkpoint_is_told(
+    command: Command, toy_set: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    done = command("train", toy_set, "-o", tmp_path / "file", *_sets())
+    assert done.code == 4
+    (tmp_path / "start.pth").write_text("no checkpoint")
+    done = command("train", toy_set, "-o", tmp_path / "out", *_sets(init_from=tmp_path / "start.pth"))
+    assert done.code == 2
+    assert "not a checkpoint that can be loaded" in done.err
 
 
 def test_people_on_both_sides_are_refused(command: Command, toy_set: Path, output: Path) -> None:
@@ -147,7 +182,7 @@ def test_a_side_without_fakes_is_told_before_anything_is_trained(
     table.write_text("\n".join(["uri,label,group", *reals[:3]]) + "\n")
     done = command("train", table, "-o", tmp_path / "out", *_sets(windows=1))
     assert done.code == 2
-    assert "0 fake crops; it needs both" in done.err
+    assert "and 0 fakes; it needs both" in done.err
     assert not (tmp_path / "out" / "log.csv").exists()
 
 

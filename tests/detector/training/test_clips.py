@@ -26,13 +26,13 @@ def _make(network, samples, folder: Path, *, training: bool):
     return clip_set(network, samples, OPTIONS, folder, size=32, training=training)
 
 
-def test_every_real_brings_a_blended_fake_of_the_same_person(network, toy, tmp_path: Path):
+def test_every_real_brings_a_blended_pair_of_the_same_person(network, toy, tmp_path: Path):
     made = _make(network, toy, tmp_path, training=True)
-    reals, fakes, blends = made.features[:6], made.features[6:12], made.features[12:]
-    assert made.labels.tolist() == [0.0] * 6 + [1.0] * 12
-    assert made.groups[:6].tolist() == made.groups[12:].tolist()
-    assert reals.shape == fakes.shape == blends.shape == (6, 4, 8)
-    assert not torch.equal(reals, blends)
+    pairs = made.features[12:]
+    assert made.labels.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0, 1.0] * 6
+    assert made.groups[12::2].tolist() == made.groups[13::2].tolist() == made.groups[:6].tolist()
+    assert made.features.shape == (24, 4, 8)
+    assert not torch.equal(pairs[::2], pairs[1::2])
     assert made.mask.all()
 
 

@@ -70,14 +70,73 @@ def test_no_person_is_on_two_sides_of_a_split():
         for index in range(600)
     ]
     samples = [samples[index] for index in rng.permutation(600)]
-    split = split_by_component(samples, {"train": 0.8, "val": 0.2}, seed=3)
+    split = split_by_component(samples, 0.2, seed=3)
     sides: dict[str, set[str]] = {}
     for sample in split:
         for person in (sample.group, sample.donor):
             sides.setdefault(person, set()).add(sample.split)
     assert all(len(side) == 1 for side in sides.values())
     assert Counter(sample.split for sample in split)["val"] == pytest.approx(120, abs=35)
-    assert split == split_by_component(samples, {"train": 0.8, "val": 0.2}, seed=3)
+    assert split == split_by_component(samples, 0.2, seed=3)
+
+
+def test_later_data_moves_nobody_to_the_other_side():
+    samples = [Sample(str(number), number % 2, f"p{number // 2}") for number in range(200)]
+    before = {s.group: s.split for s in split_by_component(samples, 0.2, seed=0)}
+    more = [Sample(f"n{number}", number % 2, f"n{number // 2}") for number in range(20)]
+    after = {s.group: s.split for s in split_by_component(samples + more, 0.2, seed=0)}
+    assert {group: after[group] for group in before} == before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_classes_are_on_both_sides_of_few_people(seed: int):
+    samples = [Sample(str(number), number % 2, f"p{number}") for number in range(6)]
+    for share in (0.1, 0.9):
+        split = split_by_component(samples, share, seed)
+        for side in ("train", "val"):
+            assert {sample.label for sample in split if sample.split == side} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("uri,label\na.png,real\n", "column group is missing"),
+        ("uri,label,group\na.png\n", r"s.csv:2: label ''"),
+        ("uri,label,group\n\n\na.png,reel,g\n", r"s.csv:4: label 'reel'"),
+        (
+            "uri,label,group,split\na.png,real,g,validation\n",
+            "split 'validation' is neither of train, val",
+        ),
+    ],
+)
+def test_mistakes_in_a_csv_are_told_with_their_line(tmp_path: Path, text: str, said: str):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_samples(tmp_path / "s.csv")
+
+
+def test_a_csv_as_spreadsheets_write_it_is_read(tmp_path: Path):
+    (tmp_path / "s.csv").write_bytes("\ufeffuri,label,group\r\nü.png,FAKE,g\r\n".encode())
+    (sample,) = read_samples(tmp_path / "s.csv")
+    assert (Path(sample.uri).name, sample.label) == ("ü.png", 1)
+
+
+def test_pictures_that_cannot_be_used_say_why(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
+    for uri, said in (
+        ("dot.png", "smaller than 16 px"),
+        ("bad.tar!x.png", "cannot be read"),
+        ("no.png", "cannot"),
+    ):
+        with pytest.raises(InputError, match=said):
+            CropStore().read(str(tmp_path / uri))
+
+
+def test_the_middle_of_a_picture_that_is_not_square_is_taken(tmp_path: Path):
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "wide.png"), picture[..., ::-1])
+    assert np.array_equal(CropStore().crop(Sample(str(tmp_path / "wide.png"), 0, "g")), picture[:, 10:70])
 
 
 def test_a_batch_holds_pairs_under_the_same_window(toy):

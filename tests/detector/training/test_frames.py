@@ -64,6 +64,13 @@ def test_weights_of_another_architecture_are_refused(toy, tmp_path: Path):
         train_frames(_plan(toy, tmp_path / "run", 1, init_from=path))
 
 
+def test_a_trained_student_learns_from_a_teacher_too(toy, tmp_path: Path):
+    teacher = Architecture(family="efficientnet_lite0_lstm", projection=16, hidden=8)
+    files = {"teacher": _weights(toy, tmp_path / "teacher.safetensors", teacher)}
+    files["init_from"] = _weights(toy, tmp_path / "start.safetensors")
+    assert train_frames(_plan(toy, tmp_path / "run", 1, folded=True, **files)).end.finished
+
+
 def test_a_teacher_is_asked_once(toy, tmp_path: Path):
     teacher = Architecture(family="efficientnet_lite0_lstm", projection=16, hidden=8)
     plan = _plan(toy, tmp_path / "run", 2, teacher=_weights(toy, tmp_path / "teacher.safetensors", teacher))

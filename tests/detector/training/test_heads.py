@@ -49,6 +49,11 @@ def test_without_a_gain_the_mix_is_zero(network):
     assert train_heads(network, _clips(0, rising=False), _clips(1, rising=False), options).mix == 0.0
 
 
+def test_a_gain_that_may_be_chance_gives_no_share(network):
+    few = _clips(1, rising=False, count=8)
+    assert train_heads(network, _clips(0, rising=False), few, HeadOptions(epochs=2)).mix == 0.0
+
+
 def test_the_same_seed_gives_the_same_heads(network):
     torch.manual_seed(0)
     twin = build(ARCHITECTURE)

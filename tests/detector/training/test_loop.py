@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from detector.errors import SettingsError
 from detector.network import ResNeXtLSTM
 from detector.training.data import Batch, BatchOptions, PairedCrops
 from detector.training.distil import normalised
@@ -103,5 +104,5 @@ def test_a_loss_that_is_not_a_number_stops_the_cycle(toy, tmp_path: Path):
     objective = _objective()
     with torch.no_grad():
         objective.network.frame_head.bias.fill_(float("nan"))
-    with pytest.raises(ArithmeticError, match="step 0"):
+    with pytest.raises(SettingsError, match="step 0"):
         Cycle(objective, _batches(toy), tmp_path, OPTIONS, _figures).run()

@@ -9,7 +9,7 @@ from detector.training.frames import FrameCycle
 from detector.training.heads import HeadOptions
 from detector.training.loop import CycleOptions
 from detector.training.train import Training, train
-from detector.weights import Architecture, read
+from detector.weights import Architecture, Input, read
 
 ARCHITECTURE = Architecture(layers=(1, 1, 1, 1), groups=1, width_per_group=8, projection=16, hidden=8)
 
@@ -23,7 +23,14 @@ def _plan(toy, folder: Path, steps: int = 40, **changes) -> Training:
         cycle=CycleOptions(learning_rate=3e-3, workers=0, average=0.9, validate_every=1000),
         architecture=ARCHITECTURE,
     )
-    return Training(name="toy", frames=frames, validation_data="toy", provenance={"data": "toy"}, **changes)
+    return Training(
+        name="toy",
+        frames=frames,
+        input=Input(size=32),
+        validation_data="toy",
+        provenance={"data": "toy"},
+        **changes,
+    )
 
 
 def test_both_stages_end_in_one_file(toy, tmp_path: Path):
