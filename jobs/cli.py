@@ -92,6 +92,10 @@ def scan(
     profile: Profile = None,
     weights: Weights = None,
     include: Annotated[list[str] | None, typer.Option(help="Only such names; '*' takes all files.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No such names.")] = None,
+    manifest: Annotated[list[str] | None, typer.Option(help="A list of videos: Parquet, CSV, JSONL.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Only this share, by name: 1%.")] = None,
+    shadow: Annotated[bool, typer.Option("--shadow", help="A trial, which `latest` leaves out.")] = False,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster; local: our own; in-process: none.")
     ] = None,
@@ -118,13 +122,18 @@ def scan(
         profile=profile,
         weights=weights,
         include=include,
+        exclude=exclude,
+        manifests=manifest,
+        sample=sample,
+        shadow=shadow or None,
         address=address,
         limit=limit,
         retry=retry,
         rescan=rescan or None,
         max_failed=max_failed,
     ).settings
-    missing = [name for name in ("inputs", "output") if not getattr(settings, name)]
+    given = {"inputs": settings.inputs or settings.manifests, "output": settings.output}
+    missing = [name for name, value in given.items() if not value]
     if missing:
         raise SettingsError(
             f"not given: {' and '.join(missing)}",

@@ -77,6 +77,27 @@ class ScanSettings(BaseModel):
         description="Which files of a folder are videos: patterns such as '*.mp4'; '*' takes all. "
         "[]: the usual endings of videos. A file that is named singly is always taken.",
     )
+    exclude: list[Text] = Field(
+        default=[], description="Files of folders and prefixes that are left out: patterns such as 'trash/*'."
+    )
+    manifests: list[Text] = Field(
+        default=[],
+        description="Lists of videos, on disk or on S3: Parquet, CSV or JSON lines with a column uri, or the "
+        "manifest.json of an S3 Inventory in Parquet. Further columns arrive in the table's column extra.",
+    )
+    min_bytes: Size | None = Field(
+        default=None, description="Smaller files are left out, such as 10KB. null: none are."
+    )
+    sample: Percent | None = Field(
+        default=None,
+        description="Only this share of the videos, such as 1%, told by their names, so that it is the same "
+        "share in every run. null: all of them.",
+    )
+    shadow: bool = Field(
+        default=False,
+        description="A trial: its rows answer other trials only and are left out of `latest`. With sample, "
+        "to try other weights or settings beside those in use.",
+    )
     profile: Literal["fast", "balanced", "thorough"] = Field(
         default="balanced",
         description="How closely each video is looked at: fast 1, balanced 2, thorough 10 windows of about "

@@ -26,6 +26,7 @@ class Listed:
     storage_class: str | None = None
     version_id: str | None = None
     extra: tuple[tuple[str, str], ...] | None = None
+    """Further columns of a manifest, by name."""
 
 
 class Selection:
@@ -33,27 +34,36 @@ class Selection:
 
     Args:
         include: Patterns in place of the list of suffixes.
+        exclude: Patterns that leave out what would be taken.
         own: Folders or prefixes that the scan itself writes.
 
     Attributes:
         skipped: How many entries were passed over, by suffix or by what they are.
     """
 
-    def __init__(self, include: Sequence[str] = (), own: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        own: frozenset[str] = frozenset(),
+        exclude: Sequence[str] = (),
+    ) -> None:
         self.skipped: Counter[str] = Counter()
         self.own = own
-        self._include = tuple(pattern.lower() for pattern in include)
+        self._include, self._exclude = (tuple(map(str.lower, patterns)) for patterns in (include, exclude))
 
     def takes(self, name: str, inside: str) -> bool:
         """True if the file, at `inside` below its input, looks like a video; else it is counted."""
-        if self._include:
-            name, inside = name.lower(), inside.lower()
-            taken = any(fnmatch(name, p) or fnmatch(inside, p) for p in self._include)
-        else:
-            taken = suffix(name) in SUFFIXES
+        if _matches(self._exclude, name, inside):
+            self.skipped["excluded"] += 1
+            return False
+        taken = _matches(self._include, name, inside) if self._include else suffix(name) in SUFFIXES
         if not taken:
             self.skipped[_kind(name)] += 1
         return taken
+
+
+def _matches(patterns: Sequence[str], name: str, inside: str) -> bool:
+    return any(fnmatch(name.lower(), p) or fnmatch(inside.lower(), p) for p in patterns)
 
 
 def suffix(name: str) -> str:

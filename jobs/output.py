@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from detector.errors import InputError, StorageError
 from jobs.local import scheme_of
-from jobs.s3 import Address, client, error_code, parse
+from jobs.s3 import Address, client, error_code, filesystem, parse
 from jobs.schema import RESULTS, printable
 
 if TYPE_CHECKING:
@@ -233,12 +233,7 @@ class S3Output:
 
     def readable_by(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Through s3fs: DuckDB's own extension would have to be fetched from the network."""
-        import s3fs
-
-        anonymous = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes")
-        connection.register_filesystem(
-            s3fs.S3FileSystem(anon=anonymous, use_listings_cache=False, skip_instance_cache=True)
-        )
+        connection.register_filesystem(filesystem())
 
     def __str__(self) -> str:
         return str(self.where)

@@ -30,6 +30,8 @@ _FIELDS: list[tuple[str, pa.DataType]] = [
     ("version", pa.string()),
     ("modified_at", pa.timestamp("us", tz="UTC")),
     ("storage_class", pa.string()),
+    ("version_id", pa.string()),
+    ("extra", pa.map_(pa.string(), pa.string())),
 ]
 LISTING = pa.schema(_FIELDS)
 PLAN = pa.schema([*_FIELDS, ("video_id", pa.string()), ("attempt", pa.int32())])
@@ -86,7 +88,7 @@ SELECT count(*), count(*) FILTER (done), count(*) FILTER (done AND retried) FROM
 
 _ROWS = """
 SELECT
-    uri, size, version, modified_at, storage_class,
+    uri, size, version, modified_at, storage_class, version_id, extra,
     left(sha256(uri || chr(0) || version), 16) AS video_id, attempt, retried, changed, elsewhere
 FROM due WHERE NOT done ORDER BY modified_at DESC NULLS LAST, uri LIMIT $limit
 """

@@ -83,6 +83,7 @@ def prepare(settings: ScanSettings) -> Preparation:
         policy=weights.header.policy,
         detector=options.detector,
         dtype=None,
+        shadow=settings.shadow,
     )
     device: Literal["cpu", "cuda"] = "cuda" if settings.device == "cuda" else "cpu"
     scoring = Scoring(weights, weights.header.policy, device, settings.dtype, context)

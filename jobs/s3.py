@@ -23,6 +23,7 @@ from jobs.listed import Listed, Selection, suffix
 from jobs.schema import printable
 
 if TYPE_CHECKING:
+    from s3fs import S3FileSystem
     from types_boto3_s3 import S3Client
 
 _SCHEME = "s3://"
@@ -69,12 +70,24 @@ def client() -> S3Client:
         max_pool_connections=2 * _THREADS,
         user_agent_extra="deepfake-scan",
     )
-    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes"):
+    if unsigned():
         config = config.merge(Config(signature_version=UNSIGNED))
     # boto3 itself reads AWS_DEFAULT_REGION only.
     region = os.environ.get("AWS_REGION") or None
     found: S3Client = boto3.session.Session(region_name=region).client("s3", config=config)
     return found
+
+
+def unsigned() -> bool:
+    """Whether requests are to be sent without credentials."""
+    return os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes")
+
+
+def filesystem() -> S3FileSystem:
+    """S3 as files, for what reads files: manifests, and DuckDB over the table."""
+    import s3fs
+
+    return s3fs.S3FileSystem(anon=unsigned(), use_listings_cache=False, skip_instance_cache=True)
 
 
 def error_code(error: Exception) -> str:
@@ -120,7 +133,7 @@ def _listed(selection: Selection, where: Address) -> Iterator[Listed]:
     found = False
     for item in _below(where):
         found = True
-        if _is_taken(selection, item, where):
+        if is_taken(selection, item, where):
             yield item
     if not found:
         raise InputError(
@@ -138,7 +151,7 @@ def _matching(selection: Selection, where: Address) -> Iterator[Listed]:
         if not fnmatchcase(parse(item.uri).key, where.key.replace("[", "[[]")):
             continue
         found = True
-        if spelled_out or _is_taken(selection, item, where._replace(key=literal)):
+        if spelled_out or is_taken(selection, item, where._replace(key=literal)):
             yield item
     if not found:
         raise InputError(
@@ -146,7 +159,8 @@ def _matching(selection: Selection, where: Address) -> Iterator[Listed]:
         )
 
 
-def _is_taken(selection: Selection, item: Listed, top: Address) -> bool:
+def is_taken(selection: Selection, item: Listed, top: Address) -> bool:
+    """True if an object found below `top` is to be scanned; else it is counted."""
     if any(item.uri.startswith(f"{own}/") for own in selection.own):
         selection.skipped["object of results"] += 1
         return False

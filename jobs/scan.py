@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +17,7 @@ from detector.errors import DeepfakeScanError, SettingsError
 from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.interrupt import Stopped, deferred, stoppable
-from jobs.listing import Listing
+from jobs.listing import Listing, Narrowed
 from jobs.plan import Plan, collect
 from jobs.plan import plan as make_plan
 from jobs.preparation import Preparation, prepare
@@ -43,12 +43,22 @@ def run(
     """
     job = prepare(settings)
     summary, progress = job.summary, Progress(job.summary, quiet=quiet)
-    listing = Listing(settings.inputs, settings.include, job.output)
+    listing = Listing(
+        settings.inputs,
+        settings.include,
+        job.output,
+        manifests=settings.manifests,
+        narrowed=Narrowed(
+            exclude=settings.exclude,
+            min_bytes=settings.min_bytes or 0,
+            sample=1.0 if settings.sample is None else settings.sample,
+        ),
+    )
     listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
     if dry_run:
         return _say_only(job, listing, listed, progress)
     with ResultsTable.create(job.output).claim(summary.scan_id) as table:
-        plan = make_plan(listed, table, job.settings_id, retry=_retry(settings), limit=settings.limit)
+        plan = make_plan(listed, table, job.settings_id, **_wanted(settings))
         summary.take(plan, listing.skipped)
         progress.say(summary.opening())
         _refuse_silent_rescan(plan, settings)
@@ -165,7 +175,7 @@ class _Results:
 def _say_only(job: Preparation, listing: Listing, listed: pa.Table, progress: Progress) -> Summary:
     """A dry run: the plan against the table as it is, without claiming or writing anything."""
     table = ResultsTable.open(job.output) if ResultsTable.exists(job.output) else None
-    plan = make_plan(listed, table, job.settings_id, retry=_retry(job.settings), limit=job.settings.limit)
+    plan = make_plan(listed, table, job.settings_id, **_wanted(job.settings))
     job.summary.take(plan, listing.skipped)
     progress.say(job.summary.opening())
     _refuse_silent_rescan(plan, job.settings)
@@ -173,12 +183,20 @@ def _say_only(job: Preparation, listing: Listing, listed: pa.Table, progress: Pr
     return job.summary
 
 
-def _retry(settings: ScanSettings) -> Literal["failed"] | None:
-    return "failed" if settings.retry == "failed" else None
+def _wanted(settings: ScanSettings) -> _Wanted:
+    """What a plan is to hold beyond what is new."""
+    retry: Literal["failed"] | None = "failed" if settings.retry == "failed" else None
+    return {"retry": retry, "limit": settings.limit, "shadow": settings.shadow}
+
+
+class _Wanted(TypedDict):
+    retry: Literal["failed"] | None
+    limit: int | None
+    shadow: bool
 
 
 def _refuse_silent_rescan(plan: Plan, settings: ScanSettings) -> None:
-    if plan.other_settings and not settings.rescan:
+    if plan.other_settings and not settings.rescan and not settings.shadow:
         raise SettingsError(
             f"{plan.other_settings:,} videos already scored with other settings would be scanned again",
             hint="Use the settings or weights of before, or --rescan to go on.",

@@ -47,7 +47,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
         "-master.volumeSizeLimitMB=256",
         "-master.telemetry=false",
         f"-volume.port={volume}",
-        "-volume.max=50",
+        "-volume.max=5000",  # every bucket takes several
         "-filer",
         f"-filer.port={filer}",
         f"-filer.localSocket={folder}/filer.sock",

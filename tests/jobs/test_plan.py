@@ -45,6 +45,7 @@ def test_without_a_table_everything_is_to_do_newest_first():
     first = made.rows.to_pylist()[0]
     assert first == {
         "uri": "/videos/new.mp4", "size": 1000, "version": "v1", "modified_at": DAY, "storage_class": None,
+        "version_id": None, "extra": None,
         "video_id": video_id("/videos/new.mp4", "v1"), "attempt": 1,
     }  # fmt: skip
     assert (made.listed, made.done, made.due, made.to_do) == (3, 0, 3, 3)
