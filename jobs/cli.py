@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.errors import DeepfakeScanError, SettingsError
+from jobs.interrupt import Stopped, stoppable
 
 if TYPE_CHECKING:
     from jobs.config import ScanSettings
@@ -67,7 +68,11 @@ def main() -> None:
     if sys.platform != "linux" and "--no-sandbox" not in sys.argv:
         sys.exit("deepfake-scan runs on Linux only: its decoding sandbox needs the Linux kernel.")
     try:
-        app()
+        with stoppable():
+            app()
+    except Stopped as stop:
+        print("deepfake-scan: stopped", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except DeepfakeScanError as error:
         print(f"deepfake-scan: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -102,6 +107,10 @@ def scan(
     limit: Annotated[int | None, typer.Option(help="Stop after this many videos.")] = None,
     retry: Annotated[str | None, typer.Option(help="failed: also what failed for good.")] = None,
     rescan: Annotated[bool, typer.Option("--rescan", help="Scan again what has other settings.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another scan holds the table.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Shut out a dead or hanging scan that holds the table.")
+    ] = False,
     max_failed: Annotated[str | None, typer.Option(help="Exit 0 up to this share failed: 5%.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")] = False,
     as_json: Json = False,
@@ -130,6 +139,8 @@ def scan(
         limit=limit,
         retry=retry,
         rescan=rescan or None,
+        wait=wait or None,
+        take_over=take_over or None,
         max_failed=max_failed,
     ).settings
     given = {"inputs": settings.inputs or settings.manifests, "output": settings.output}
@@ -209,16 +220,10 @@ def train(
             hint="Example: deepfake-scan train my-videos/ --output trained/",
         )
     from jobs import train_report
-    from jobs.interrupt import Stopped, stoppable
     from jobs.train import run as run_training
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        with stoppable():
-            outcome = run_training(settings, say=lambda line: print(line, file=sys.stderr, flush=True))
-    except Stopped as stop:
-        print("stopped; the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(stop.exit_code) from None
+    outcome = run_training(settings, say=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         _print_json(train_report.as_json(outcome))
     else:

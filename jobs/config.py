@@ -175,6 +175,14 @@ class ScanSettings(BaseModel):
         description="Scan again what the table holds under other settings or weights. false: a scan that "
         "would do so stops before it starts and says how many videos it concerns.",
     )
+    wait: bool = Field(
+        default=False, description="Wait while another scan holds the table. false: exit with code 5."
+    )
+    take_over: bool = Field(
+        default=False,
+        description="Take the table from another scan that holds it, when it is known to be dead or to hang; "
+        "nothing is doubled, its next commit fails.",
+    )
     limit: Count | None = Field(default=None, description="Stop after this many videos. null: all of them.")
     max_failed: Percent | None = Field(
         default=None,

@@ -135,7 +135,8 @@ def held(holder: Holder) -> TableHeldError:
     """The error of a table that `holder` holds."""
     return TableHeldError(
         f"another scan holds the table: {holder}",
-        hint="Wait until it ends; a scan that was killed on another machine holds it for ten minutes more.",
+        hint="Wait until it ends (--wait does), or shut it out: --take-over. A scan that was killed on "
+        "another machine holds the table for ten minutes more.",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from detector.errors import DeepfakeScanError, SettingsError
+from detector.errors import DeepfakeScanError, SettingsError, TableHeldError
 from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.interrupt import Stopped, deferred, stoppable
@@ -28,6 +28,7 @@ from jobs.stages import Extract
 from jobs.summary import BUG, FINISHED, STORAGE, Summary
 from jobs.table import ResultsTable
 
+_WAIT_S = 5.0
 _WAVE_S = 1800.0
 _FIRST_WAVE = 200
 _LARGEST_WAVE = 50_000
@@ -57,7 +58,7 @@ def run(
     listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
     if dry_run:
         return _say_only(job, listing, listed, progress)
-    with ResultsTable.create(job.output).claim(summary.scan_id) as table:
+    with _claimed(job, progress) as table:
         plan = make_plan(listed, table, job.settings_id, **_wanted(settings))
         summary.take(plan, listing.skipped)
         progress.say(summary.opening())
@@ -68,6 +69,21 @@ def run(
             summary.finish(settings.max_failed)
         summary.write(table.output)
     return summary
+
+
+def _claimed(job: Preparation, progress: Progress) -> ResultsTable:
+    """The table, claimed; with `wait` as soon as nobody else holds it."""
+    table, told = ResultsTable.create(job.output), False
+    while True:
+        try:
+            return table.claim(job.summary.scan_id, take_over=job.settings.take_over)
+        except TableHeldError as error:
+            if not job.settings.wait:
+                raise
+            if not told:
+                progress.say(f"waiting: {error.message}")
+            told = True
+            time.sleep(_WAIT_S)
 
 
 def _scan(

@@ -111,8 +111,12 @@ class ResultsTable:
         silent_s = time.time() - commit["timestamp"] / 1000
         return None if silent_s > CLAIM_S or holder.provably_dead() else holder
 
-    def claim(self, scan_id: str) -> Self:
+    def claim(self, scan_id: str, *, take_over: bool = False) -> Self:
         """Become the one writer, on the newest snapshot; what no commit ever named is removed.
+
+        Args:
+            scan_id: Of the scan that will write.
+            take_over: Shut out a scan that seems to be alive: its next commit fails.
 
         Raises:
             TableHeldError: another scan holds the table.
@@ -120,7 +124,7 @@ class ResultsTable:
         """
         self.output.require_fences()
         self._fenced.refresh()
-        if holder := self.holder():
+        if (holder := self.holder()) and not take_over:
             raise held(holder)
         self._holder = Holder.here(scan_id)
         self._released.clear()

@@ -30,6 +30,7 @@ from jobs.summary import Summary
 from jobs.table import ResultsTable
 from tests.canned import Canned, Forgetful
 from tests.conftest import Scanned
+from tests.jobs.samples import rows
 from tests.scans import VIDEOS, outcomes, read_rows, scan_settings, touch
 
 ROOT = Path(__file__).parents[2]
@@ -290,6 +291,31 @@ def test_a_table_that_another_scan_holds_is_left_alone(folder: Folder) -> None:
     assert folder.scan().written == 10
 
 
+def test_a_scan_waits_for_the_one_that_holds_the_table(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = ResultsTable.create(str(folder.output)).claim("other")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            holder.release()
+
+    monkeypatch.setattr("jobs.scan.time.sleep", sleep)
+    assert folder.scan(wait=True).written == 10
+    assert len(waited) == 2
+
+
+def test_a_scan_that_takes_over_shuts_the_other_one_out(folder: Folder) -> None:
+    other = ResultsTable.create(str(folder.output)).claim("other")
+    assert folder.scan(take_over=True).written == 10
+    with pytest.raises(TableHeldError):
+        other.append(rows(1))
+    assert folder.scan().written == 0  # its claim removes what the other one wrote and could not commit
+    assert len(folder.rows()) == 10
+
+
 def test_a_summary_that_cannot_be_written_is_a_failing_store(folder: Folder) -> None:
     (folder.output / "summary.json").mkdir(parents=True)
     with pytest.raises(StorageError, match=f"{folder.output}: Is a directory"):
@@ -328,10 +354,10 @@ def test_a_cluster_that_fails_keeps_the_rows_so_far(folder: Folder, monkeypatch:
     original = runner.InProcess.run
 
     def failing(self: runner.InProcess, plan: pa.Table, *, alone: bool = False) -> Any:
-        for count, rows in enumerate(original(self, plan, alone=alone)):
+        for count, part in enumerate(original(self, plan, alone=alone)):
             if count == 1:
                 raise ClusterError("the head node went away")
-            yield rows
+            yield part
 
     with monkeypatch.context() as broken:
         broken.setattr(runner.InProcess, "run", failing)
