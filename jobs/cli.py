@@ -41,6 +41,7 @@ ConfigFiles = Annotated[
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Output = Annotated[str, typer.Argument(help="The --output of the scan.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many rows.")]
 Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 
@@ -285,6 +286,58 @@ def query_failed(output: Output, *, as_json: Json = False) -> None:
     Example: deepfake-scan query failed results/ --json
     """
     _query(output, as_json, lambda query, con: query.failed(con))
+
+
+@query_app.command("scans")
+def query_scans(output: Output, *, limit: Limit = None, as_json: Json = False) -> None:
+    """The scans, newest first: when, how many videos, how it ended, and the settings in words.
+
+    Example: deepfake-scan query scans results/ --json
+    """
+    _query(output, as_json, lambda query, con: query.scans(con, limit))
+
+
+@query_app.command("people")
+def query_people(output: Output, *, limit: Limit = None, as_json: Json = False) -> None:
+    """Every scored person, the highest score first.
+
+    Example: deepfake-scan query people results/ --limit 20
+    """
+    _query(output, as_json, lambda query, con: query.people(con, limit))
+
+
+@query_app.command("diff")
+def query_diff(
+    output: Output,
+    before: Annotated[str, typer.Argument(help="A settings_id, or a time: the table as it was then.")],
+    after: Annotated[str, typer.Argument(help="The same.")],
+    *,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Which verdicts and scores differ between two settings, or between two times.
+
+    Example: deepfake-scan query diff results/ 2026-11-24T00:00:00Z 2026-11-25T00:00:00Z
+    """
+    _query(output, as_json, lambda query, con: query.diff(con, before, after, limit))
+
+
+@query_app.command("export")
+def query_export(
+    output: Output,
+    file: Annotated[Path, typer.Argument(help="Ends in .parquet or .csv.")],
+    *,
+    view: Annotated[str, typer.Option(help="latest, current, people, tracks or results.")] = "latest",
+) -> None:
+    """Write a view to one plain file; text in CSV is safe to open in a spreadsheet.
+
+    Example: deepfake-scan query export results/ latest.csv
+    """
+    from jobs import query
+    from jobs.export import export
+
+    with query.connect(output) as con:
+        print(f"{export(con, view, file):,} rows: {file}")
 
 
 @query_app.command("sql")

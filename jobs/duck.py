@@ -29,11 +29,11 @@ def connect(memory: str = "1GB") -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def confine(connection: duckdb.DuckDBPyConnection, folder: str) -> None:
-    """From here on let `connection` read files below `folder` only, for good."""
-    # As it is, and as `register_files` spells it: both are compared as text.
-    names = {"folder": f"{folder}/", "pattern": _literal(f"{folder}/")}
-    connection.execute("SET allowed_directories = [$folder, $pattern]", names)
+def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> None:
+    """From here on let `connection` read files below these folders only, for good."""
+    # As they are, and as `register_files` spells them: both are compared as text.
+    names = [spelled for folder in folders for spelled in (f"{folder}/", _literal(f"{folder}/"))]
+    connection.execute("SET allowed_directories = $names", {"names": names})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 

@@ -49,16 +49,17 @@ def _cell(value: Any) -> Text:
 
 def rows_as_json(table: pa.Table) -> Any:
     """An Arrow table as JSON can hold it: dates as ISO 8601, what is no number as null."""
-    return _plain(table.to_pylist())
+    return plain(table.to_pylist())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it."""
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,7 +1,12 @@
-"""Questions to the table, in SQL: views `results` (every row) and `latest` (one row per video version)."""
+"""Questions to the table, in SQL.
+
+Views: `results` (every row), `latest` (a row per video version), `current` (a row per video), `people`,
+`tracks`, and `scans` (a row when a scan starts and one when it ends).
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from importlib.resources import files
 
 import duckdb
@@ -10,7 +15,7 @@ import pyarrow as pa
 from detector.errors import InputError, StorageError
 from detector.types import Reason
 from jobs import duck
-from jobs.schema import RESULTS, printable
+from jobs.schema import RESULTS, SCANS, printable
 from jobs.table import ResultsTable
 
 # More than planning gets: nothing else runs here.
@@ -45,6 +50,42 @@ FROM latest WHERE status = 'failed'
 ORDER BY count(*) OVER (PARTITION BY reason) DESC, reason, uri LIMIT $limit
 """
 
+_SCANS = """
+SELECT
+    scan_id, max(started_at) AS started_at, max("at") FILTER (event = 'end') AS ended_at,
+    any_value(exit_code) FILTER (event = 'end') AS exit_code,
+    max(listed) AS listed, max(planned) AS planned,
+    coalesce(list_sum(map_values(any_value(done) FILTER (event = 'end'))), 0)::BIGINT AS done,
+    bool_or(shadow) AS shadow, any_value(settings_id) AS settings_id, any_value(host) AS host,
+    any_value(inputs) AS inputs, any_value(settings ->> '$.scored_by') AS scored_by
+FROM scans GROUP BY scan_id ORDER BY started_at DESC, scan_id LIMIT $limit
+"""
+
+_PEOPLE = """
+SELECT video_id, uri, person_id, p_fake, verdict, windows, start_s, end_s
+FROM people ORDER BY p_fake DESC, uri, person_id LIMIT $limit
+"""
+
+_DIFF = """
+WITH
+one AS (SELECT * FROM side_one), two AS (SELECT * FROM side_two)
+SELECT
+    coalesce(one.uri, two.uri) AS uri, one.verdict AS verdict_before, two.verdict AS verdict_after,
+    one.p_fake AS p_fake_before, two.p_fake AS p_fake_after, two.p_fake - one.p_fake AS change,
+    one.status AS status_before, two.status AS status_after
+FROM one FULL OUTER JOIN two ON one.uri = two.uri AND one.version = two.version
+WHERE one.verdict IS DISTINCT FROM two.verdict OR one.status IS DISTINCT FROM two.status
+   OR one.p_fake IS DISTINCT FROM two.p_fake
+ORDER BY (one.verdict IS DISTINCT FROM two.verdict) DESC, abs(two.p_fake - one.p_fake) DESC NULLS LAST, uri
+LIMIT $limit
+"""
+
+# The last attempt of each video version under some settings, or up to some time.
+_SIDE = """
+SELECT * FROM results WHERE {condition}
+QUALIFY row_number() OVER (PARTITION BY uri, version ORDER BY scanned_at DESC, attempt DESC) = 1
+"""
+
 # The question is at fault, not the table or the disk.
 _WRONG = (
     duckdb.ProgrammingError,
@@ -56,7 +97,7 @@ _ALL = (1 << 63) - 1
 
 
 def connect(output: str) -> duckdb.DuckDBPyConnection:
-    """A database with the views `results` and `latest` over the table below `output`, as of now.
+    """A database with the views over the tables below `output`, as of now.
 
     Raises:
         InputError: there is no table.
@@ -65,8 +106,10 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     connection = duck.connect(_MEMORY)
     table.output.readable_by(connection)
     duck.register_files(connection, "results", table.files(), RESULTS)
-    connection.execute(view("latest"))
-    duck.confine(connection, table.output.at("results"))
+    duck.register_files(connection, "scans", table.scans_files(), SCANS)
+    for name in ("latest", "current", "people", "tracks"):
+        connection.execute(view(name))
+    duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])
     return connection
 
 
@@ -94,6 +137,52 @@ def failed(connection: duckdb.DuckDBPyConnection, limit: int | None = None) -> p
     """Failed videos, the most frequent reason first; `retryable` ones are tried again by later scans."""
     retryable = [str(reason) for reason in Reason if reason.retryable]
     return _table(connection, _FAILED, limit=_ALL if limit is None else limit, retryable=retryable)
+
+
+def scans(connection: duckdb.DuckDBPyConnection, limit: int | None = None) -> pa.Table:
+    """The scans, newest first; one that was killed has no end. `scored_by`: the settings in words, JSON."""
+    return _table(connection, _SCANS, limit=_ALL if limit is None else limit)
+
+
+def people(connection: duckdb.DuckDBPyConnection, limit: int | None = None) -> pa.Table:
+    """Every scored person, highest score first."""
+    return _table(connection, _PEOPLE, limit=_ALL if limit is None else limit)
+
+
+def diff(
+    connection: duckdb.DuckDBPyConnection, before: str, after: str, limit: int | None = None
+) -> pa.Table:
+    """Video versions whose verdict, status or score differs; those whose verdict does come first.
+
+    Args:
+        connection: From `connect`.
+        before: A settings_id, or a time in ISO 8601: the table as it was then.
+        after: The same.
+        limit: At most so many.
+
+    Raises:
+        InputError: neither a settings_id of the table nor a time.
+    """
+    sides = [_SIDE.format(condition=_condition(connection, text)) for text in (before, after)]
+    query = _DIFF.replace("SELECT * FROM side_one", sides[0]).replace("SELECT * FROM side_two", sides[1])
+    values = {"before": before, "after": after, "limit": _ALL if limit is None else limit}
+    for place, name in (("$value", "before"), ("$value", "after")):
+        query = query.replace(place, f"${name}", 1)
+    return _table(connection, query, **values)
+
+
+def _condition(connection: duckdb.DuckDBPyConnection, text: str) -> str:
+    known = connection.execute("SELECT count(*) FROM results WHERE settings_id = ?", [text]).fetchall()[0][0]
+    if known:
+        return "settings_id = $value"
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{printable(text)} is neither a settings_id of the table nor a time",
+            hint="`deepfake-scan query scans OUT` lists both; times are written as 2026-11-25T22:00:00Z.",
+        ) from None
+    return "NOT shadow AND scanned_at <= $value::TIMESTAMPTZ"
 
 
 def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:

@@ -102,6 +102,13 @@ class ResultsTable:
         with self._lock:
             return self._fenced.files()
 
+    def scans_files(self) -> list[str]:
+        """Paths of the Parquet files of `scans`, as of now."""
+        path, options = self.output.at("scans"), self.output.storage_options
+        if not DeltaTable.is_deltatable(path, options):
+            return []
+        return FencedTable(path, DeltaTable(path, storage_options=options), options).files()
+
     def holder(self) -> Holder | None:
         """The scan that holds the table right now, as far as this host can know."""
         commit = self._fenced.newest_commit()

@@ -1,0 +1,98 @@
+"""People, tracks, the newest version, what changed between two settings or times, and plain exports."""
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jobs.table import ResultsTable
+from tests.conftest import Scanned
+from tests.jobs.conftest import Command
+from tests.jobs.samples import sample_row
+
+
+def _table(tmp_path: Path, *rows: dict) -> Path:
+    with ResultsTable.create(str(tmp_path / "out")).claim("s") as table:
+        table.append(list(rows))
+    return tmp_path / "out"
+
+
+def _ask(command: Command, *words: object) -> list[dict]:
+    done = command("query", *words, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_people_and_tracks_are_those_of_the_rows(command: Command, scanned: Scanned) -> None:
+    videos = _ask(
+        command, "sql", scanned.output, "SELECT uri, len(persons) AS n, tracks_found AS t FROM latest"
+    )
+    people = _ask(command, "people", scanned.output)
+    assert len(people) == sum(video["n"] or 0 for video in videos)
+    assert [p["p_fake"] for p in people] == sorted((p["p_fake"] for p in people), reverse=True)
+    assert len(_ask(command, "people", scanned.output, "--limit", 2)) == 2
+    tracks = _ask(command, "sql", scanned.output, "SELECT * FROM tracks")
+    assert len(tracks) == sum(video["t"] or 0 for video in videos)
+
+
+def test_scans_say_how_they_ended_and_their_settings_in_words(command: Command, scanned: Scanned) -> None:
+    (scan,) = _ask(command, "scans", scanned.output)
+    assert scan["exit_code"] == scanned.exit_code
+    assert scan["done"] == scan["planned"] > 10
+    assert json.loads(scan["scored_by"])["detector"] == "yunet"
+
+
+def test_current_is_the_newest_version(command: Command, tmp_path: Path) -> None:
+    old, new = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
+    rows = [sample_row("a.mp4") | {"version": v, "modified_at": t} for v, t in (("v2", new), ("v1", old))]
+    out = _table(tmp_path, *rows, sample_row("b.mp4"))
+    found = _ask(command, "sql", out, "SELECT uri, version FROM current ORDER BY uri")
+    assert [row["version"] for row in found if row["uri"].endswith("a.mp4")] == ["v2"]
+    assert len(found) == 2
+
+
+def test_diff_tells_what_changed_between_settings_and_between_times(command: Command, tmp_path: Path) -> None:
+    monday, tuesday = (datetime(2026, 1, day, tzinfo=UTC) for day in (5, 6))
+    before = {"settings_id": "aaaaaaaaaaaa", "scanned_at": monday}
+    after = {"settings_id": "bbbbbbbbbbbb", "scanned_at": tuesday}
+    out = _table(
+        tmp_path,
+        sample_row("a.mp4") | before | {"p_fake": 0.2, "verdict": "not_flagged"},
+        sample_row("a.mp4") | after | {"p_fake": 0.9, "verdict": "flagged"},
+        sample_row("b.mp4") | before | {"p_fake": 0.3, "verdict": "not_flagged"},
+        sample_row("b.mp4") | after | {"p_fake": 0.4, "verdict": "not_flagged"},
+        sample_row("c.mp4") | before | {"p_fake": 0.5, "verdict": "uncertain"},
+        sample_row("c.mp4") | after | {"p_fake": 0.5, "verdict": "uncertain"},
+    )
+    sides = ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), ("2026-01-05T12:00:00Z", "2026-01-07T00:00:00Z")
+    for one, two in sides:
+        found = _ask(command, "diff", out, one, two)
+        assert [(row["uri"], row["verdict_before"], row["verdict_after"]) for row in found] == [
+            (sample_row("a.mp4")["uri"], "not_flagged", "flagged"),
+            (sample_row("b.mp4")["uri"], "not_flagged", "not_flagged"),
+        ]
+        assert found[0]["change"] == pytest.approx(0.7)
+    wrong = command("query", "diff", out, "cccccccccccc", "bbbbbbbbbbbb")
+    assert wrong.code == 2
+    assert "neither a settings_id of the table nor a time" in wrong.err
+
+
+def test_exports_hold_every_row_and_are_safe_to_open(command: Command, tmp_path: Path) -> None:
+    out = _table(
+        tmp_path, sample_row("a.mp4"), sample_row("b.mp4") | {"uri": '=HYPERLINK("x")', "codec": "+1"}
+    )
+    for name in ("rows.parquet", "rows.csv"):
+        done = command("query", "export", out, tmp_path / name)
+        assert done.out == f"2 rows: {tmp_path / name}\n"
+    assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 2
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["uri"] for row in rows} == {sample_row("a.mp4")["uri"], '\'=HYPERLINK("x")'}
+    assert "'+1" in {row["codec"] for row in rows}
+    assert isinstance(json.loads(rows[0]["persons"]), list)
+    refused = command("query", "export", out, tmp_path / "rows.xlsx")
+    assert refused.code == 2
+    assert not list(tmp_path.glob(".rows*"))
