@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 or newer, make and git. `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow soak bench check lock clean
+.PHONY: help setup demo demo-s3 test test-slow soak bench check lock clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -59,6 +59,10 @@ demo: setup  ## make 16 short videos, scan them, show the table
 		'  $(BIN)/deepfake-scan query failed .demo/out' \
 		'  $(BIN)/deepfake-scan scan YOUR-FOLDER --output YOUR-RESULTS'
 
+demo-s3: setup  ## the same scan, from a bucket into a bucket of a local S3 server
+	@rm -rf .demo-s3 && mkdir .demo-s3
+	$(BIN)/python -m tests.demo_s3 .demo-s3
+
 define DEMO_TABLE
 SELECT regexp_extract(uri, '[^/]*$$') AS video, status, verdict, round(p_fake, 3) AS p_fake,
        len(persons) AS persons, coalesce(reason, array_to_string(warnings, ', ')) AS remark
@@ -100,5 +104,5 @@ COMPILE = $(BIN)/uv pip compile --quiet --no-header --generate-hashes --python-v
 	--override requirements-overrides.txt pyproject.toml --extra identities requirements.in
 
 clean:  ## remove everything that make made, the environment included
-	rm -rf .venv .demo .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .demo-s3 .bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find detector jobs tests weights -name __pycache__ -prune -exec rm -rf {} +

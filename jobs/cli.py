@@ -14,6 +14,8 @@ from detector.errors import DeepfakeScanError, SettingsError
 from jobs.interrupt import Stopped, stoppable
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jobs.config import ScanSettings
     from jobs.config_load import Loaded
 
@@ -29,8 +31,10 @@ weights_app = typer.Typer(
     help="Weights files: what ships, and whether a file is whole.", no_args_is_help=True
 )
 dataset_app = typer.Typer(help="Labelled data: look it over before it is trained on.", no_args_is_help=True)
+table_app = typer.Typer(help="The table: what rewrites it, on request only.", no_args_is_help=True)
 config_app = typer.Typer(help="Settings: check files, show what is in force.", no_args_is_help=True)
 app.add_typer(query_app, name="query")
+app.add_typer(table_app, name="table")
 app.add_typer(weights_app, name="weights")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")
@@ -361,6 +365,67 @@ def _query(output: str, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
     with query.connect(output) as con:
         answer = ask(query, con)
     _print_json(rows_as_json(answer)) if as_json else print_table(answer)
+
+
+@table_app.command("purge")
+def table_purge(
+    output: Output,
+    *,
+    uri: Annotated[list[str] | None, typer.Option(help="A video, as it stands in the table.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="Rows made before: a time in ISO 8601, or an age such as 2160h.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is only counted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove videos, or what is old, from every file and every version of the tables; there is no way back.
+
+    Example: deepfake-scan table purge results/ --uri s3://bucket/a.mp4 --yes
+
+    Without --yes it says what would be removed. Readers at work meanwhile may see rows twice or fail.
+    """
+    from jobs.maintenance import purge
+
+    receipt = purge(output, uri or [], _time(older_than) if older_than else None, dry_run=not yes)
+    _print_json(receipt.as_json()) if as_json else print(receipt.in_words())
+
+
+@table_app.command("optimize")
+def table_optimize(
+    output: Output,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is only counted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite days of many files as days of few, and delete the old files at once.
+
+    Example: deepfake-scan table optimize results/ --yes
+
+    Without --yes it says what would be rewritten. About 100 files a night do not need it.
+    """
+    from jobs.maintenance import optimize
+
+    receipt = optimize(output, dry_run=not yes)
+    _print_json(receipt.as_json()) if as_json else print(receipt.in_words())
+
+
+def _time(text: str) -> datetime:
+    """A moment from ISO 8601 or from an age."""
+    from datetime import UTC, datetime, timedelta
+
+    from jobs.units import parse_duration
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+        except ValueError:
+            raise SettingsError(
+                f"older-than: {text!r} is neither a time nor an age",
+                hint="Write 2026-01-31T00:00:00Z, or 2160h for 90 days.",
+            ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @weights_app.command("list")

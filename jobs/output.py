@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from detector.errors import InputError, StorageError
 from jobs.local import scheme_of
-from jobs.s3 import Address, client, error_code, filesystem, parse
+from jobs.s3 import Address, client, error_code, filesystem, head, parse
 from jobs.schema import RESULTS, printable
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class Output(Protocol):
         Raises:
             StorageError: the store is full, or gone.
         """
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A file, None where there is none."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a table with everything below it."""
         ...
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
@@ -146,6 +155,17 @@ class LocalOutput:
         except OSError as error:
             raise StorageError(f"{printable(str(self))}: {error.strerror}", hint=_KEPT) from error
 
+    def read(self, name: str) -> bytes | None:
+        """As `Output.read`."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """As `Output.remove`."""
+        shutil.rmtree(self.root / name)
+
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
         """As `Output.remove_older`; the staging files of delta-rs (`*.parquet#1`) are among them."""
         committed = (self.root / commit).stat().st_mtime_ns
@@ -220,6 +240,20 @@ class S3Output:
             client().put_object(Bucket=where.bucket, Key=where.key, Body=data)
         except (BotoCoreError, ClientError) as error:
             raise StorageError(f"{where}: {printable(str(error))}", hint=_KEPT) from error
+
+    def read(self, name: str) -> bytes | None:
+        """As `Output.read`."""
+        where = self._below(name)
+        if head(where) is None:
+            return None
+        return client().get_object(Bucket=where.bucket, Key=where.key)["Body"].read()
+
+    def remove(self, name: str) -> None:
+        """As `Output.remove`."""
+        where = self._below(f"{name}/")
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.key):
+            for entry in page.get("Contents", []):
+                client().delete_object(Bucket=where.bucket, Key=entry["Key"])
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
         """As `Output.remove_older`; both ages are by the store's clock."""

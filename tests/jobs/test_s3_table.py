@@ -8,10 +8,11 @@ from deltalake import DeltaTable
 
 from detector.errors import StorageError, TableHeldError
 from jobs import s3
+from jobs.maintenance import purge
 from jobs.output import S3Output, open_output
 from jobs.table import ResultsTable
 from tests.jobs.conftest import Command
-from tests.jobs.samples import rows
+from tests.jobs.samples import DAY, rows, sample_row
 from tests.media import moving_face, write_video
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -117,3 +118,18 @@ def test_a_store_without_conditional_writes_is_refused(bucket: str, monkeypatch:
 def test_a_prefix_is_absolute_and_without_slashes_at_its_ends() -> None:
     assert open_output("s3://bucket/a/b/") == S3Output(s3.Address("bucket", "a/b"))
     assert open_output("s3://bucket").at("results") == "s3://bucket/results"
+
+
+def test_a_purge_leaves_no_object_with_the_name(bucket: str) -> None:
+    out, name = f"s3://{bucket}/out", str(sample_row("somebody.mp4")["uri"])
+    with ResultsTable.create(out).claim("one") as table:
+        table.append([sample_row("somebody.mp4"), *rows(2)])
+        table.record_scan("start", {"started_at": DAY, "inputs": [name]})
+    assert purge(out, [name], None, dry_run=False).rows == 1
+    for item in s3.client().list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]:
+        body = s3.client().get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        assert b"somebody" not in body, item["Key"]
+    with ResultsTable.open(out).claim("two") as table:
+        table.append(rows(1, start=5))
+    left = DeltaTable(f"{out}/results", storage_options=open_output(out).storage_options)
+    assert left.to_pyarrow_table().num_rows == 3

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from detector.types import Reason, Status
+from jobs.output import LocalOutput
 from jobs.plan import PLAN, Plan
 from jobs.schema import to_arrow
 from jobs.summary import FINISHED, SOME_FAILED, WORK_LEFT, Summary
@@ -141,9 +142,9 @@ def test_the_exit_code_of_a_stopped_scan_stays() -> None:
 
 def test_the_file_holds_everything_and_is_replaced_whole(tmp_path: Path) -> None:
     made = failures(1, 2)
-    made.write(tmp_path / "new")
+    made.write(LocalOutput(tmp_path / "new"))
     made.finish(None)
-    made.write(tmp_path / "new")
+    made.write(LocalOutput(tmp_path / "new"))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["summary.json"]
     content = json.loads((tmp_path / "new" / "summary.json").read_text())
     assert content == made.as_json() | {"seconds": content["seconds"]}
