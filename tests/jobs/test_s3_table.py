@@ -14,6 +14,8 @@ from jobs.table import ResultsTable
 from tests.jobs.conftest import Command
 from tests.jobs.samples import DAY, rows, sample_row
 from tests.media import moving_face, write_video
+from tests.proxy import losing_proxy
+from tests.soak.counts import counts
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -133,3 +135,19 @@ def test_a_purge_leaves_no_object_with_the_name(bucket: str) -> None:
         table.append(rows(1, start=5))
     left = DeltaTable(f"{out}/results", storage_options=open_output(out).storage_options)
     assert left.to_pyarrow_table().num_rows == 3
+
+
+def test_a_commit_whose_answer_is_lost_counts_once(
+    bucket: str, s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = f"s3://{bucket}/out"
+    ResultsTable.create(out)
+    with losing_proxy(s3_server["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3.client.cache_clear()
+        with ResultsTable.open(out).claim("one") as table:
+            for start in range(3):
+                proxy.lose(1)
+                table.append(rows(2, start=2 * start))
+        assert proxy.lose(0) == 3
+        assert set(counts(out).values()) == {6}

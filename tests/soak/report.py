@@ -13,12 +13,14 @@ _LIBRARIES = ("ray", "torch", "av", "opencv-python-headless", "deltalake", "pyar
 
 
 def write_report(bar: str, holds: bool, figures: Mapping[str, object], notes: Sequence[str] = ()) -> None:
-    """Write `docs/soak/<bar>.md` and print it."""
+    """Write `docs/soak/<bar>.md` and print it; of `kills-s3`, `s3` is the argument of the bar `kills`."""
+    name, _, argument = bar.partition("-")
+    argument = argument and f" ARGS={argument}"
     lines = [
         f"# {bar}: {'holds' if holds else 'DOES NOT HOLD'}",
         "",
-        f"`make soak BAR={bar}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
+        f"`make soak BAR={name}{argument}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "",
         "| figure | value |",
         "|---|---|",
