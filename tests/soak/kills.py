@@ -47,7 +47,7 @@ def main(store: str = "disk", canned: int = 17, on_ray: int = 3) -> int:
     lines: list[str] = []
     kept: list[int] = []
     whole_s = 0.0
-    with tempfile.TemporaryDirectory() as made, _store(store, Path(made)) as top:
+    with tempfile.TemporaryDirectory() as made, opened_store(store, Path(made)) as top:
         videos = _videos(Path(made))
         for number in range(canned + on_ray):
             real = number >= canned
@@ -80,7 +80,8 @@ def main(store: str = "disk", canned: int = 17, on_ray: int = 3) -> int:
 
 
 @contextlib.contextmanager
-def _store(store: str, folder: Path) -> Iterator[str]:
+def opened_store(store: str, folder: Path) -> Iterator[str]:
+    """Where outputs go: a folder, or a bucket of a server that runs as long."""
     if store == "disk":
         yield str(folder / "out")
         return
