@@ -16,7 +16,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: .venv/.installed  ## make .venv and install the locked packages (TORCH=cpu: PyTorch without CUDA)
 

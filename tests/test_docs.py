@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import app, config_app, query_app, weights_app
+from jobs.cli import app
 from jobs.config import load
 from jobs.scan import run
 from tests.media import no_face, write_video
@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def commands() -> list[str]:
-    groups = {"": app, "query ": query_app, "weights ": weights_app, "config ": config_app}
+    groups = {"": app} | {f"{group.name} ": group.typer_instance for group in app.registered_groups}
     return [
         prefix + (command.name or command.callback.__name__)  # type: ignore[union-attr]
         for prefix, group in groups.items()

@@ -1,0 +1,127 @@
+"""Commands about what goes into a scan or a training: weights, settings, labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli_options import ConfigFiles, Json, Sets, load_scan, print_json
+
+weights_app = typer.Typer(
+    help="Weights files: what ships, and whether a file is whole.", no_args_is_help=True
+)
+dataset_app = typer.Typer(help="Labelled data: look it over before it is trained on.", no_args_is_help=True)
+config_app = typer.Typer(help="Settings: check files, show what is in force.", no_args_is_help=True)
+
+
+@weights_app.command("list")
+def weights_list(*, as_json: Json = False) -> None:
+    """The weights that ship with this release.
+
+    Example: deepfake-scan weights list
+    """
+    from detector.weights import bundled, manifest, read
+    from jobs.printing import print_rows
+
+    shipped = manifest()
+    rows = []
+    for name in sorted(shipped["files"]):
+        if name.endswith(".safetensors"):
+            file = read(bundled() / name)
+            header = file.header
+            rows.append(
+                {
+                    "file": name,
+                    "default": name == shipped["default"],
+                    "weights_id": file.weights_id,
+                    "family": header.architecture.family,
+                    "input_px": header.input.size,
+                    "trained": header.trained,
+                    "mib": round(len(file.data) / (1 << 20), 1),
+                    "figures": shipped["files"][name].get("figures", ""),
+                }
+            )
+    print_json(rows) if as_json else print_rows(rows)
+
+
+@weights_app.command("verify")
+def weights_verify(
+    name: Annotated[str, typer.Argument(help="default, a shipped file's name, or a path.")] = "default",
+) -> None:
+    """Read a weights file, check it, and run its golden clip.
+
+    Example: deepfake-scan weights verify my-weights.safetensors
+    """
+    from detector.model import Model
+    from detector.weights import read, resolve
+
+    path = resolve(name)
+    weights = read(path)
+    Model(weights)
+    print(f"{path}: whole; weights_id {weights.weights_id}, sha256 {weights.sha256}")
+
+
+@config_app.command("check")
+def config_check(
+    files: Annotated[list[Path], typer.Argument(help="Settings files in YAML.")],
+    *,
+    training: Annotated[bool, typer.Option("--train", help="They are of a training, not of a scan.")] = False,
+) -> None:
+    """Say everything that is wrong with settings files and the environment.
+
+    Example: deepfake-scan config check nightly.yaml
+    """
+    if training:
+        from jobs.config_load import load_as
+        from jobs.train_config import TrainSettings
+
+        load_as(TrainSettings, files)
+    else:
+        load_scan(files, None)
+    print("no mistakes")
+
+
+@config_app.command("show")
+def config_show(config: ConfigFiles = None, *, sets: Sets = None, as_json: Json = False) -> None:
+    """The settings in force, each with where it comes from.
+
+    Example: deepfake-scan config show --config nightly.yaml
+    """
+    from jobs.printing import print_rows
+
+    shown = [row._asdict() for row in load_scan(config, sets).shown()]
+    if as_json:
+        print_json(shown)
+    else:
+        print_rows([row | {"value": "" if row["value"] is None else str(row["value"])} for row in shown])
+
+
+@dataset_app.command("check")
+def dataset_check(
+    data: Annotated[list[str], typer.Argument(help="Folders with real/ and fake/, or CSVs.")],
+    *,
+    validation: Annotated[str, typer.Option(help="Share kept for validation, where none is named.")] = "20%",
+    csv: Annotated[Path | None, typer.Option(help="Write the samples, with their split, to a CSV.")] = None,
+    address: Annotated[str, typer.Option(help="As for a scan: local, in-process, or a cluster's.")] = "local",
+    as_json: Json = False,
+) -> None:
+    """Look labelled data over: balance, broken files, people on both sides, what gives labels away.
+
+    Example: deepfake-scan dataset check my-videos/ --csv samples.csv
+
+    Takes folders with real/ and fake/, FaceForensics++ and DFDC (metadata.json) as they lie on disk, or CSVs
+    with uri,label,group. Every video is opened. Exit codes: 0 fit for training, 2 not.
+    """
+    from jobs import dataset
+    from jobs.config_load import load_as
+    from jobs.train_config import TrainSettings
+
+    overrides = {"data": data, "validation": validation, "address": address}
+    settings = load_as(TrainSettings, overrides=overrides).settings
+    report, samples = dataset.check(settings)
+    if csv is not None:
+        dataset.write(csv, samples)
+    print(report.as_json() if as_json else report.in_words())
+    raise typer.Exit(2 if report.refused else 0)

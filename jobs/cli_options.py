@@ -1,0 +1,37 @@
+"""Options that several commands have, and how settings are loaded and JSON is printed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from jobs.config import ScanSettings
+    from jobs.config_load import Loaded
+
+ConfigFiles = Annotated[
+    list[Path] | None, typer.Option("--config", "-c", help="Settings file in YAML; later ones win.")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Output = Annotated[str, typer.Argument(help="The --output of the scan.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many rows.")]
+Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
+Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
+
+
+def load_scan(files: list[Path] | None, sets: list[str] | None, **flags: Any) -> Loaded[ScanSettings]:
+    """Settings of a scan from files, environment, `--set` and flags."""
+    from jobs.config import load
+
+    return load(files or (), os.environ, flags, sets or ())
+
+
+def print_json(content: object) -> None:
+    """Print JSON on stdout that no terminal takes for anything else."""
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=True))
