@@ -47,7 +47,7 @@ def test_the_toy_set_is_learned_and_a_stopped_training_ends_in_the_same_weights(
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGTERM)
     run.communicate()
-    assert run.returncode == 130
+    assert run.returncode == 143
     assert not (tmp_path / "stopped" / "trained.safetensors").exists()
     continued = _finish(_start(toy_set, tmp_path / "stopped"))
     assert continued["weights_id"] == undisturbed["weights_id"]
