@@ -1,4 +1,4 @@
-"""`make soak BAR=planning`: planning over large tables, and listing a large bucket, in bounded time and memory.
+"""`make soak BAR=planning`: planning over large tables, and listing a large bucket, within time and memory.
 
 1,000,000 listed videos against tables of 1,000,000 and of 10,000,000 rows, each in a process of its own; half
 of the listed are new. Then 100,000 keys of a real S3 server, beside boto3's bare paginator.
