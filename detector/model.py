@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.errors import WeightsError
+from detector.memory import keep_freed_memory
 from detector.network import ClipNetwork, build
 from detector.types import Clips, ClipScore
 from detector.weights import Header, WeightsFile
@@ -150,9 +151,10 @@ def default_dtype(device: Device) -> Dtype:
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def one_thread() -> None:
-    """One thread per actor: on shared cores a second one makes the network slower."""
+def settle_process() -> None:
+    """One thread, since on shared cores a second one makes the network slower; freed memory is kept."""
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def stack(batches: Sequence[Clips]) -> Clips:

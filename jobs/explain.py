@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from detector.errors import InputError, VideoError
-from detector.model import Device, Model, default_dtype, one_thread
+from detector.model import Device, Model, default_dtype, settle_process
 from detector.pipeline import scan_video
 from detector.sandbox import Sandbox
 from detector.types import Clips, VideoResult
@@ -44,7 +44,7 @@ def explain(
     planned = _listed(path)
     weights = read(resolve(settings.weights))
     options = settings.extract_options(weights.header)
-    one_thread()
+    settle_process()
     device: Device = "cuda" if settings.device == "cuda" else "cpu"
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     model = Model(weights, dtype=dtype, device=device)

@@ -95,9 +95,9 @@ class Score:
     """Scores the clips of several videos together and decides each video."""
 
     def __init__(self, scoring: Scoring) -> None:
-        from detector.model import Model, default_dtype, one_thread
+        from detector.model import Model, default_dtype, settle_process
 
-        one_thread()
+        settle_process()
         dtype = default_dtype(scoring.device) if scoring.dtype == "auto" else scoring.dtype
         self._model: Model = Model(scoring.weights, dtype=dtype, device=scoring.device)
         self._policy = scoring.policy

@@ -6,7 +6,6 @@ driver                          CPU actors     driver       driver, one CPU or G
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import torch
 from msgspec import structs
 
 from detector.errors import InputError, SettingsError
+from detector.memory import keep_freed_memory
 from detector.model import Device, Dtype, default_dtype
 from detector.network import build
 from detector.training.clips import ClipOptions
@@ -40,7 +40,6 @@ Say = Callable[[str], None]
 _OURS = ".safetensors"
 _DEFAULT_SIZE = 112
 _SAY_EVERY = 20
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # What may differ between a training and the call that goes on with it.
 _MACHINE = {"address", "extract_actors", "device", "dtype", "threads", "workers", "output"}
 
@@ -68,7 +67,7 @@ def run(settings: TrainSettings, say: Say) -> Outcome:
         plan = _plan(settings, read_samples(folder / "crops.csv"), architecture, inference, folder)
         say(train_report.opening(plan))
         _use_threads(settings)
-        _keep_memory()
+        keep_freed_memory()
         try:
             return train(plan)
         except OSError as error:
@@ -239,17 +238,6 @@ def _dtype(settings: TrainSettings, device: Device) -> Dtype:
 def _use_threads(settings: TrainSettings) -> None:
     left = len(os.sched_getaffinity(0)) - settings.workers
     torch.set_num_threads(settings.threads or max(1, left))
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what a step frees: handing it back and asking again costs an eighth of a step.
-
-    https://man7.org/linux/man-pages/man3/mallopt.3.html; another C library has no such function.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _same_settings(path: Path, settings: TrainSettings, *, begun: bool) -> None:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from detector.model import Model, one_thread
+from detector.model import Model, settle_process
 from detector.training.data import Sample
 from detector.training.finish import measure
 from detector.weights import bundled, manifest, read
@@ -23,7 +23,7 @@ def main() -> int:
     if missing := why_missing(shared_data_folder()):
         print(missing, file=sys.stderr)
         return 2
-    one_thread()
+    settle_process()
     samples = validation(shared_data_folder() / "crops")
     for name in sorted(n for n in manifest()["files"] if n.endswith(".safetensors")):
         figures, _ = measure(Model(read(bundled() / name)), samples)
