@@ -7,6 +7,8 @@ from typing import Any
 
 from detector.training.train import Outcome, Training
 
+_FEW_GROUPS = 20
+
 
 def opening(plan: Training) -> str:
     """What is about to be trained, on what, for how long."""
@@ -34,6 +36,11 @@ def closing(outcome: Outcome) -> str:
         text += (
             f"clips: frames alone {heads.auc_frames:.3f}, "
             f"with {heads.mix:.0%} of the LSTM {heads.auc_by_mix[heads.mix]:.3f}\n"
+        )
+    if figures.groups < _FEW_GROUPS:
+        text += (
+            f"warning: thresholds from {figures.groups:,} groups say next to nothing of false alarms; "
+            f"have at least {_FEW_GROUPS} people in validation before verdicts mean anything\n"
         )
     return f"{text}Next: deepfake-scan scan VIDEOS --output RESULTS --weights {outcome.path}"
 

@@ -96,3 +96,8 @@ def test_false_positive_interval_looks_at_reals_only():
     scores = np.concatenate([np.arange(100.0), np.full(100, 1000.0)])
     low, high = false_positive_interval(labels, scores, np.arange(200).astype(str), 95.0, draws=300)
     assert 0 < low < 0.05 < high < 0.12
+
+
+def test_few_samples_told_apart_without_a_mistake_ask_for_no_endless_slope():
+    few = calibrate(np.array([0, 0, 1, 1]), np.array([-1.0, -0.8, 0.9, 1.1]))
+    assert few.slope < 5
