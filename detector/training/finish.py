@@ -145,7 +145,8 @@ def fit_policy(labels: Labels, logits: Scores, groups: Groups, data: str) -> Pol
     """
     calibration = calibrate(labels, logits)
     scores = sigmoid(calibration.apply(logits))
-    flag, uncertain = (threshold_at(labels, scores, rate) for rate in (FLAG_FPR, UNCERTAIN_FPR))
+    # Below one half a score speaks for real; few reals, told apart easily, would put the threshold there.
+    flag, uncertain = (max(0.5, threshold_at(labels, scores, rate)) for rate in (FLAG_FPR, UNCERTAIN_FPR))
     policy = Policy(
         policy_id="",
         slope=calibration.slope,
