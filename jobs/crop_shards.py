@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,16 +16,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from detector.errors import InputError, SettingsError
+from detector.training.degrade import jpeg_bytes
 from detector.types import CropSpec, ExtractOptions, Facts, Limits, Reason, Sampling
 from detector.weights import Input
 from jobs.columns import video_id
 from jobs.config import ScanSettings
+from jobs.files import write_whole
 from jobs.listing import Listing
 from jobs.plan import PLAN
 from jobs.runner import open_extractor
@@ -194,23 +194,21 @@ class _Shard:
             return []
         if self._tar is not None:
             self._tar.close()
-            os.replace(f"{self._path}.part", self._path)  # noqa: PTH105  # names with .part behind them
+            Path(f"{self._path}.part").replace(self._path)
         index = self._path.with_suffix(".jsonl")
         lines = "".join(
             json.dumps(asdict(replace(video, tar=self._path.name))) + "\n" for video in self._videos
         )
-        index.with_suffix(".part").write_text(lines)
-        index.with_suffix(".part").replace(index)
+        write_whole(index, lines)
         return self._videos
 
     def _store(self, name: str, crop: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         if self._tar is None:
             self._tar = tarfile.open(f"{self._path}.part", "w")  # noqa: SIM115  # closed in close()
-        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)
+        data = jpeg_bytes(crop, _JPEG_QUALITY)
         entry = tarfile.TarInfo(name)
         entry.size = len(data)
-        self._tar.addfile(entry, io.BytesIO(data.tobytes()))
+        self._tar.addfile(entry, io.BytesIO(data))
 
 
 def _stored(folder: Path) -> Iterator[VideoCrops]:
@@ -225,7 +223,7 @@ def _stored(folder: Path) -> Iterator[VideoCrops]:
 def _same_options(path: Path, options: ExtractOptions) -> None:
     text = json.dumps(asdict(options), indent=2, sort_keys=True)
     if not path.exists():
-        path.write_text(text)
+        write_whole(path, text)
     elif path.read_text() != text:
         raise SettingsError(
             f"{path.parent} holds crops that were cut with other settings",

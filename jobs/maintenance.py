@@ -24,7 +24,7 @@ from deltalake.exceptions import DeltaError
 from detector.errors import InputError
 from jobs.fence import ZSTD, storage_error, stored_schema
 from jobs.schema import SCANS
-from jobs.table import ResultsTable
+from jobs.table import ResultsTable, create_scans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,14 +195,9 @@ def _struck(output: Output, uris: Sequence[str]) -> _Struck:
 
 
 def _replace_scans(output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Begins `scans` anew: names stand in the statistics of its log, which nothing else removes."""
+    """Begins `scans` anew: tables of earlier releases have names in the statistics of their log."""
     output.remove("scans")
-    DeltaTable.create(
-        output.at("scans"),
-        SCANS,
-        configuration={"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "at"},
-        storage_options=output.storage_options,
-    )
+    create_scans(output)
     table = pa.Table.from_pylist(list(rows), schema=SCANS)
     write_deltalake(_open(output, "scans"), table, mode="append", writer_properties=ZSTD)
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from detector.errors import DeepfakeScanError, InputError
+from detector.errors import DeepfakeScanError, InputError, StorageError
 from jobs.listed import Listed, Selection, suffix
 from jobs.local import list_local, scheme_of
 from jobs.s3 import Address, filesystem, head, is_taken, parse
@@ -46,12 +46,17 @@ def list_manifest(selection: Selection, name: str) -> Iterator[Listed]:
 
     Raises:
         InputError: it cannot be read, or has no column `uri`.
+        StorageError: the store of what it names cannot be reached.
     """
+    from botocore.exceptions import BotoCoreError
+
     try:
         if name.rpartition("/")[2] == _INVENTORY:
             yield from _inventory(selection, name)
         else:
             yield from _completed(_rows(name), name)
+    except BotoCoreError as error:
+        raise StorageError(f"manifest {printable(name)}: {printable(str(error))}") from error
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: JSON, text that is not UTF-8
         raise InputError(f"manifest {printable(name)} cannot be read: {printable(str(error))}") from error
 
@@ -137,8 +142,13 @@ def _listed(row: _Row, manifest: str) -> Listed:
 
 
 def _asked(uri: str) -> Listed | None:
+    from botocore.exceptions import ClientError
+
     if scheme_of(uri) == "s3":
-        return head(parse(uri))
+        try:
+            return head(parse(uri))
+        except ClientError:  # the scan asks again, and its row says what the store answered
+            return None
     try:
         return next(iter(list_local(Selection(), uri)))
     except DeepfakeScanError:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detector.errors import InputError, StorageError
 from jobs.local import scheme_of
@@ -200,17 +199,18 @@ class S3Output:
     def prepare(self, name: str) -> None:
         """As `Output.prepare`."""
         where = self._below(f"{name}/")
-        found = client().list_objects_v2(Bucket=where.bucket, Prefix=where.key, Delimiter="/")
+        with self._told():
+            found = client().list_objects_v2(Bucket=where.bucket, Prefix=where.key, Delimiter="/")
         folders = {entry["Prefix"] for entry in found.get("CommonPrefixes", [])}
         if found.get("Contents") or folders - {f"{where.key}_delta_log/"}:
             raise _something_else(str(where))
 
     def require_fences(self) -> None:
         """Two writes to one new key, of which the second has to be refused."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
         where = self._below(f".probe-{secrets.token_hex(8)}")
-        try:
+        with self._told():
             client().put_object(Bucket=where.bucket, Key=where.key, Body=b"", IfNoneMatch="*")
             try:
                 client().put_object(Bucket=where.bucket, Key=where.key, Body=b"", IfNoneMatch="*")
@@ -220,11 +220,6 @@ class S3Output:
                 raise
             finally:
                 client().delete_object(Bucket=where.bucket, Key=where.key)
-        except (BotoCoreError, ClientError) as error:
-            raise StorageError(
-                f"{self} cannot be written to: {printable(str(error))}",
-                hint="Needed: s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket.",
-            ) from error
         raise StorageError(
             f"{self}: this store overwrites an object that was to be written only if new (If-None-Match)",
             hint="Two scans could overwrite each other's commits there. Write to AWS S3 or another store "
@@ -233,37 +228,34 @@ class S3Output:
 
     def write(self, name: str, data: bytes) -> None:
         """As `Output.write`."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         where = self._below(name)
-        try:
+        with self._told():
             client().put_object(Bucket=where.bucket, Key=where.key, Body=data)
-        except (BotoCoreError, ClientError) as error:
-            raise StorageError(f"{where}: {printable(str(error))}", hint=_KEPT) from error
 
     def read(self, name: str) -> bytes | None:
         """As `Output.read`."""
         where = self._below(name)
-        if head(where) is None:
-            return None
-        return client().get_object(Bucket=where.bucket, Key=where.key)["Body"].read()
+        with self._told():
+            if head(where) is None:
+                return None
+            return client().get_object(Bucket=where.bucket, Key=where.key)["Body"].read()
 
     def remove(self, name: str) -> None:
         """As `Output.remove`."""
-        where = self._below(f"{name}/")
-        for page in client().get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.key):
-            for entry in page.get("Contents", []):
-                client().delete_object(Bucket=where.bucket, Key=entry["Key"])
+        with self._told():
+            for entry in self._entries(f"{name}/"):
+                client().delete_object(Bucket=self.where.bucket, Key=entry["Key"])
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
         """As `Output.remove_older`; both ages are by the store's clock."""
         named = self._below(commit)
-        committed = client().head_object(Bucket=named.bucket, Key=named.key)["LastModified"]
-        where = self._below(f"{table}/scan_date=")
-        pages = client().get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.key)
-        for page in pages:
-            for key in _orphans(page.get("Contents", []), where.bucket, known, committed):
-                client().delete_object(Bucket=where.bucket, Key=key)
+        with self._told():
+            committed = client().head_object(Bucket=named.bucket, Key=named.key)["LastModified"]
+            for entry in self._entries(f"{table}/scan_date="):
+                key = entry["Key"]
+                uncommitted = ".parquet" in key and str(Address(named.bucket, key)) not in known
+                if uncommitted and entry["LastModified"] < committed:
+                    client().delete_object(Bucket=named.bucket, Key=key)
 
     def readable_by(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Through s3fs: DuckDB's own extension would have to be fetched from the network."""
@@ -275,17 +267,25 @@ class S3Output:
     def _below(self, name: str) -> Address:
         return self.where._replace(key=f"{self.where.key}/{name}" if self.where.key else name)
 
+    def _entries(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """What a listing says of each object whose key begins with that."""
+        where = self._below(name)
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.key)
+        for page in pages:
+            yield from cast("list[Mapping[str, Any]]", page.get("Contents", []))
 
-def _orphans(
-    entries: Iterable[Mapping[str, Any]], bucket: str, known: set[str], committed: datetime
-) -> list[str]:
-    return [
-        entry["Key"]
-        for entry in entries
-        if ".parquet" in entry["Key"]
-        and str(Address(bucket, entry["Key"])) not in known
-        and entry["LastModified"] < committed
-    ]
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the store as errors for people."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise StorageError(
+                f"{self}: {printable(str(error))}",
+                hint=f"{_KEPT} Needed: s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket.",
+            ) from error
 
 
 def _something_else(name: str) -> InputError:

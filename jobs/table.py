@@ -186,7 +186,7 @@ class ResultsTable:
             known |= {"scan_id": self._holder.scan_id, "host": self._holder.host}
         table = pa.Table.from_pylist([known | dict(values)], schema=SCANS)
         path = self.output.at("scans")
-        _create(self.output, "scans", SCANS, [], {"delta.appendOnly": "true"})
+        create_scans(self.output)
         try:
             scans = DeltaTable(path, storage_options=self.output.storage_options)
             table = table.cast(described_as(SCANS, stored_schema(scans)))
@@ -225,6 +225,12 @@ class ResultsTable:
         with self._lock:
             log = f"results/_delta_log/{self.version:020}.json"
             self.output.remove_older("results", log, set(self.files()))
+
+
+def create_scans(root: Output) -> None:
+    """The table of scans below an output, made if it is not there yet."""
+    # No statistics of texts: a name that was purged must not survive in the log.
+    _create(root, "scans", SCANS, [], {"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "at"})
 
 
 def _create(

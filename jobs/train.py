@@ -230,9 +230,7 @@ def _device(settings: TrainSettings) -> Device:
 
 
 def _dtype(settings: TrainSettings, device: Device) -> Dtype:
-    return (
-        default_dtype("cuda" if device == "cuda" else "cpu") if settings.dtype == "auto" else settings.dtype
-    )
+    return default_dtype(device) if settings.dtype == "auto" else settings.dtype
 
 
 def _use_threads(settings: TrainSettings) -> None:

@@ -167,13 +167,19 @@ def _cover(picture: Picture, look: Look) -> Picture:
     return covered
 
 
-def jpeg(picture: Picture, quality: int) -> Picture:
-    """The picture after JPEG compression."""
+def jpeg_bytes(picture: Picture, quality: int) -> bytes:
+    """The picture as a JPEG file."""
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
     if not done:
         raise RuntimeError("OpenCV could not encode a JPEG")
+    return data.tobytes()
+
+
+def jpeg(picture: Picture, quality: int) -> Picture:
+    """The picture after JPEG compression."""
+    data = np.frombuffer(jpeg_bytes(picture, quality), np.uint8)
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 

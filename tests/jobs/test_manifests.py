@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from detector.errors import InputError
+from detector.errors import InputError, StorageError
 from jobs import s3
 from jobs.listing import Listing, Narrowed
 from tests.jobs.conftest import Command
@@ -111,6 +111,21 @@ def test_a_manifest_on_s3_asks_only_for_what_it_does_not_know(
     assert asked == ["b c.mp4"]
     assert first.modified_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert (first.size, first.version) == (second.size, second.version)
+
+
+@pytest.mark.xdist_group("s3")
+def test_what_the_store_refuses_to_tell_is_taken_and_an_endpoint_that_is_dead_is_told(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = _write(tmp_path / "list.csv", [{"uri": f"s3://{bucket}/a.mp4"}])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    s3.client.cache_clear()
+    (item,) = _listed(manifest)
+    assert item.uri == f"s3://{bucket}/a.mp4"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    s3.client.cache_clear()
+    with pytest.raises(StorageError, match=r"list\.csv"):
+        _listed(manifest)
 
 
 @pytest.mark.xdist_group("s3")

@@ -117,6 +117,11 @@ def test_a_store_without_conditional_writes_is_refused(bucket: str, monkeypatch:
         table.claim("one")
 
 
+def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
+    with pytest.raises(StorageError, match="NoSuchBucket|does not exist"):
+        ResultsTable.create("s3://no-such-bucket-here/out")
+
+
 def test_a_prefix_is_absolute_and_without_slashes_at_its_ends() -> None:
     assert open_output("s3://bucket/a/b/") == S3Output(s3.Address("bucket", "a/b"))
     assert open_output("s3://bucket").at("results") == "s3://bucket/results"
