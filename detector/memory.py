@@ -12,8 +12,8 @@ _NEVER = (1 << 31) - 1
 def keep_freed_memory() -> None:
     """Let glibc keep what a pass of a network frees, for the next one; another C library is left alone.
 
-    Handing it back and asking for it again costs page faults. Without them a core scores 1.57 times as many
-    frames a second with EfficientNet-Lite0 at 128 px, 1.17 times with the ResNeXt (`make bench BAR=memory`).
+    Handing it back and asking for it again costs page faults. Without them a core scores 1.74 times as many
+    frames a second with EfficientNet-Lite0 at 160 px, 1.05 times with the ResNeXt (`make bench BAR=memory`).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -118,7 +118,7 @@ def test_a_store_without_conditional_writes_is_refused(bucket: str, monkeypatch:
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
-    with pytest.raises(StorageError, match="NoSuchBucket|does not exist"):
+    with pytest.raises(StorageError, match=r"NoSuchBucket|does not exist"):
         ResultsTable.create("s3://no-such-bucket-here/out")
 
 
