@@ -42,15 +42,18 @@ class Families:
     changes: tuple[Change, ...]
     warps: tuple[Warp, ...]
     joins: tuple[Join, ...]
+    strengths: tuple[float, ...]
+    """Opacity of what is pasted, each as likely."""
 
     @classmethod
     def training(cls) -> Families:
-        """Those that are trained on."""
+        """Those that are trained on. A quarter of the opacity, as in the paper, left nothing to see here."""
         return cls(
             shapes=(Shape.OVAL, Shape.LOWER, Shape.BAND, Shape.BLOBS),
             changes=(Change.COLOUR, Change.CONTRAST, Change.DOWNSCALE, Change.SHARPEN),
             warps=(Warp.SIMILARITY,),
             joins=(Join.FEATHER,),
+            strengths=(0.5, 0.75, 1.0, 1.0, 1.0),
         )
 
     @classmethod
@@ -61,6 +64,7 @@ class Families:
             changes=(Change.GAMMA, Change.COMPRESS),
             warps=(Warp.STRETCH, Warp.PERSPECTIVE),
             joins=(Join.FEATHER, Join.POISSON),
+            strengths=(0.25, 0.5, 0.75, 1.0, 1.0, 1.0),
         )
 
 
@@ -99,7 +103,7 @@ def draw_blend(rng: np.random.Generator, families: Families, size: int) -> Blend
         changes=changes,
         changes_pasted=bool(rng.random() < 0.5),
         join=_pick(families.joins, rng),
-        strength=float(rng.choice((0.25, 0.5, 0.75, 1.0, 1.0, 1.0))),
+        strength=float(rng.choice(families.strengths)),
     )
 
 
