@@ -29,7 +29,7 @@ def query_summary(output: Output, *, as_json: Json = False) -> None:
 
 @query_app.command("flagged")
 def query_flagged(output: Output, *, as_json: Json = False) -> None:
-    """Flagged videos, the highest score first, with the segments to look at.
+    """Videos that are flagged by the thresholds of today, the highest score first, with where to look.
 
     Example: deepfake-scan query flagged results/
     """
@@ -84,7 +84,7 @@ def query_export(
     output: Output,
     file: Annotated[Path, typer.Argument(help="Ends in .parquet or .csv.")],
     *,
-    view: Annotated[str, typer.Option(help="latest, current, people, tracks or results.")] = "latest",
+    view: Annotated[str, typer.Option(help="latest, today, current, people, tracks or results.")] = "latest",
 ) -> None:
     """Write a view to one plain file; text in CSV is safe to open in a spreadsheet.
 

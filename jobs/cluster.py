@@ -1,9 +1,10 @@
 """The one place that speaks Ray: start or join a cluster, size the pools, run a wave of videos.
 
 Ray's own fault handling is not enough and some of its defaults are traps, so what is set here is pinned to
-ray==2.60.*: one video per block and one task in flight per actor, so that a dying worker takes one video
-along; bounded retries, where the default is for ever; errored blocks allowed, where the default ends the run.
-What is lost is found by the caller, who compares what went in with what came out.
+ray==2.60.*: one video per block, so that a dying worker takes along no more than the video at work and the
+one being fetched (one alone when it is tried again); bounded retries, where the default is for ever; errored
+blocks allowed, where the default ends the run. What is lost is found by the caller, who compares what went in
+with what came out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow as pa
 from detector.errors import ClusterError
 from detector.types import ExtractOptions
 from jobs.config import ScanSettings
+from jobs.reading import is_downloaded
 from jobs.stages import Extract, Score, Scoring
 
 # Of a video's work on a node without GPU, the share of decoding and detection; the network has the rest.
@@ -110,7 +112,6 @@ class Cluster:
         scoring: Scoring | None,
         extract: type[Extract] = Extract,
     ) -> None:
-        self._extract = extract, (options, settings.max_bytes)
         ray = _connect(settings.address)
         self._ray = ray
         resources = ray.cluster_resources()
@@ -120,6 +121,8 @@ class Cluster:
         except ClusterError:
             self.close()
             raise
+        share = temp_share(settings.temp_bytes, self.pools.extract, _nodes_with_cpus(ray))
+        self._extract = extract, (options, settings.max_bytes, share)
         self._scoring = scoring and replace(scoring, device="cuda" if self.pools.on_gpu else "cpu")
 
     def __enter__(self) -> Self:
@@ -140,11 +143,11 @@ class Cluster:
         """
         pools, batch = self.pools, 1 if alone else self.pools.score_batch
         rows = self._stage(
-            self._extracting(plan),
+            self._extracting(plan, alone=alone),
             Score,
             (self._scoring,),
             batch,
-            min(pools.score, math.ceil(len(plan) / batch)),
+            self._pool(min(pools.score, math.ceil(len(plan) / batch))),
             num_cpus=pools.score_cpus,
             num_gpus=pools.score_gpus,
         )
@@ -158,10 +161,21 @@ class Cluster:
         """
         yield from self._batches(self._extracting(plan))
 
-    def _extracting(self, plan: pa.Table) -> Any:
+    def _extracting(self, plan: pa.Table, *, alone: bool = False) -> Any:
         videos = self._ray.data.from_arrow([plan.slice(i, 1) for i in range(len(plan))])
-        actors = min(self.pools.extract, len(plan))
-        return self._stage(videos, *self._extract, 1, actors, num_cpus=self.pools.extract_cpus)
+        # Nothing is gained from a second file of a disk that is open already.
+        ahead = not alone and any(is_downloaded(str(uri)) for uri in plan["uri"].to_pylist())
+        pool = self._pool(min(self.pools.extract, len(plan)), calls=2 if ahead else 1)
+        return self._stage(videos, *self._extract, 1, pool, num_cpus=self.pools.extract_cpus)
+
+    def _pool(self, actors: int, calls: int = 1) -> Any:
+        """A pool of actors that take so many calls at a time."""
+        return self._ray.data.ActorPoolStrategy(
+            size=actors,
+            max_tasks_in_flight_per_actor=calls,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=calls > 1,
+        )
 
     def _batches(self, rows: Any) -> Iterator[pa.Table]:
         try:
@@ -175,7 +189,7 @@ class Cluster:
         stage: type,
         arguments: tuple[Any, ...],
         batch_size: int,
-        actors: int,
+        pool: Any,
         **resources: float,
     ) -> Any:
         with warnings.catch_warnings():
@@ -187,11 +201,20 @@ class Cluster:
                 fn_constructor_args=arguments,
                 batch_size=batch_size,
                 batch_format="pyarrow",
-                compute=self._ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+                compute=pool,
                 max_restarts=-1,
                 max_task_retries=1,
                 **resources,
             )
+
+
+def temp_share(most_bytes: int, actors: int, nodes: int) -> int:
+    """What one extracting actor may have on disk, where they are spread evenly over the nodes."""
+    return most_bytes // math.ceil(actors / max(1, nodes))
+
+
+def _nodes_with_cpus(ray: Any) -> int:
+    return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
 
 
 def _connect(address: str) -> Any:

@@ -200,6 +200,12 @@ class ScanSettings(BaseModel):
         default=5_000_000_000,
         description="Largest video that is read, such as 5GB or 800MB; beyond, it is too_large.",
     )
+    temp_bytes: Size = Field(
+        default=20_000_000_000,
+        description="Disk that the downloads of one node may take together, such as 20GB: each extracting "
+        "actor has a share, and fetches the next video only within it. A video larger than the share is "
+        "fetched when it is the actor's only one.",
+    )
 
     def extract_options(self, header: Header) -> ExtractOptions:
         """How a video is turned into clips: what the weights were trained for, with these settings' changes.

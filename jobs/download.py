@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, cast
 
@@ -40,10 +41,39 @@ class Downloaded:
     integrity: str
     """`checksum` where the store kept one of the whole object, else `length`."""
     sha256: str
+    version_id: str | None
+    """None where the bucket keeps no versions."""
+
+
+class TempDisk:
+    """Room for the bodies that are on disk at the same time; for several threads.
+
+    Args:
+        most_bytes: Of them together. A body that is larger waits until it is alone.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._taken = most_bytes, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Wait until there is room for so many bytes, and keep it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + size <= self._most)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
 
 
 @contextmanager
-def download(uri: str, version: str, size: int, max_bytes: int) -> Iterator[Downloaded]:
+def download(
+    uri: str, version: str, size: int, max_bytes: int, disk: TempDisk | None = None
+) -> Iterator[Downloaded]:
     """One object, read whole and verified.
 
     Args:
@@ -51,6 +81,7 @@ def download(uri: str, version: str, size: int, max_bytes: int) -> Iterator[Down
         version: Its ETag as it was listed, without quotes.
         size: Its size as it was listed.
         max_bytes: A larger one is not asked for.
+        disk: What it has to find room on.
 
     Raises:
         VideoError: too_large, changed_during_read, not_found, access_denied, archived; fetch_failed after
@@ -58,13 +89,16 @@ def download(uri: str, version: str, size: int, max_bytes: int) -> Iterator[Down
     """
     if size > max_bytes:
         raise VideoError(Reason.TOO_LARGE, f"{size} bytes; at most {max_bytes} are read")
-    with tempfile.TemporaryFile(prefix="deepfake-scan-") as file:
-        integrity, digest = _fetched(uri, version, size, cast("IO[bytes]", file))
+    with (
+        disk.room(size) if disk else nullcontext(),
+        tempfile.TemporaryFile(prefix="deepfake-scan-") as file,
+    ):
+        body = _fetched(uri, version, size, cast("IO[bytes]", file))
         file.seek(0)
-        yield Downloaded(cast("BinaryIO", file), integrity, digest)
+        yield body
 
 
-def _fetched(uri: str, version: str, size: int, file: IO[bytes]) -> tuple[str, str]:
+def _fetched(uri: str, version: str, size: int, file: IO[bytes]) -> Downloaded:
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -90,7 +124,7 @@ class _ShortBodyError(Exception):
     """The body has another length than the listing said."""
 
 
-def _read(uri: str, version: str, size: int, file: IO[bytes]) -> tuple[str, str]:
+def _read(uri: str, version: str, size: int, file: IO[bytes]) -> Downloaded:
     where = parse(uri)
     answer: Any = client().get_object(
         Bucket=where.bucket, Key=where.key, IfMatch=f'"{version}"', ChecksumMode="ENABLED"
@@ -104,4 +138,5 @@ def _read(uri: str, version: str, size: int, file: IO[bytes]) -> tuple[str, str]
         raise _ShortBodyError(f"{length} bytes came, {size} were listed")
     whole = answer.get("ChecksumType") != "COMPOSITE"
     checked = whole and any(name.startswith("Checksum") and name != "ChecksumType" for name in answer)
-    return ("checksum" if checked else "length"), digest.hexdigest()
+    integrity = "checksum" if checked else "length"
+    return Downloaded(cast("BinaryIO", file), integrity, digest.hexdigest(), answer.get("VersionId"))

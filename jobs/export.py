@@ -18,7 +18,7 @@ from jobs.files import storage_error
 from jobs.printing import plain
 from jobs.schema import printable
 
-VIEWS = ("latest", "current", "people", "tracks", "results")
+VIEWS = ("latest", "today", "current", "people", "tracks", "results")
 _ROWS = 10_000
 # What a spreadsheet would take for a formula: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

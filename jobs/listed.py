@@ -15,6 +15,10 @@ SUFFIXES = frozenset(
 )
 
 
+NOT_FOUND = "not-found"
+"""Version of what a manifest names and is not there: the scan then says so in its row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One version of one video. `size` in bytes, `modified_at` in UTC, None where no calendar holds it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from detector.errors import InputError
-from jobs.listed import Listed, Selection
+from jobs.listed import NOT_FOUND, Listed, Selection
 from jobs.local import list_local, scheme_of
 from jobs.manifests import list_manifest
 from jobs.s3 import list_s3
@@ -73,7 +73,7 @@ class Listing:
         if not self.inputs and not self.manifests:
             raise InputError("nothing to scan", hint="Name a folder, a video, or a quoted pattern.")
         for item in self._all():
-            if item.size < self._narrowed.min_bytes:
+            if item.size < self._narrowed.min_bytes and item.version != NOT_FOUND:
                 self.skipped["smaller than min_bytes"] += 1
             elif _drawn(item.uri) < self._narrowed.sample:
                 yield item

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from detector.errors import DeepfakeScanError, InputError, StorageError
-from jobs.listed import Listed, Selection, suffix
+from jobs.listed import NOT_FOUND, Listed, Selection, suffix
 from jobs.local import list_local, scheme_of
 from jobs.s3 import Address, filesystem, head, is_taken, parse
 from jobs.schema import printable
@@ -35,8 +35,6 @@ _KNOWN = ("uri", "size", "version", "version_id", "modified_at", "storage_class"
 _INVENTORY = "manifest.json"
 _AT_ONCE = 1000
 _THREADS = 16
-_GONE = "not-found"
-"""Version of what a manifest names and is not there: the scan then says so in its row."""
 
 _Row = Mapping[str, Any]
 
@@ -138,7 +136,7 @@ def _listed(row: _Row, manifest: str) -> Listed:
             row.get("version_id") or None,
             extra or None,
         )
-    return replace(_asked(uri) or Listed(uri, 0, _GONE, None), extra=extra or None)
+    return replace(_asked(uri) or Listed(uri, 0, NOT_FOUND, None), extra=extra or None)
 
 
 def _asked(uri: str) -> Listed | None:

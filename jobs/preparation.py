@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
@@ -47,6 +47,7 @@ class Preparation:
                 {
                     "scored_by": settings_words(self.options, context.weights_id),
                     "all": self.settings.model_dump(mode="json"),
+                    "policy": asdict(context.policy),
                 }
             ),
             "weights_id": context.weights_id,

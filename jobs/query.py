@@ -1,7 +1,8 @@
 """Questions to the table, in SQL.
 
 Views: `results` (every row), `latest` (a row per video version), `current` (a row per video), `people`,
-`tracks`, and `scans` (a row when a scan starts and one when it ends).
+`tracks`, `today` (`latest`, judged by the newest policy), and `scans` (a row when a scan starts and one when
+it ends). Where a question is about verdicts, those of today are meant.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from jobs.table import ResultsTable
 _MEMORY = "4GB"
 
 _SUMMARY = """
-SELECT status, verdict, reason, count(*) AS videos, min(uri) AS example
-FROM latest GROUP BY status, verdict, reason
-ORDER BY array_position(['scored', 'no_face', 'not_scorable', 'failed'], status), videos DESC, verdict, reason
+SELECT
+    status, verdict_today AS verdict, reason, count(*) AS videos,
+    count(*) FILTER (verdict <> verdict_today) AS verdict_changed, min(uri) AS example
+FROM today GROUP BY status, verdict_today, reason
+ORDER BY array_position(['scored', 'no_face', 'not_scorable', 'failed'], status), videos DESC,
+    verdict_today, reason
 """
 
 _SETTINGS = """
@@ -35,11 +39,12 @@ FROM latest GROUP BY settings_id, weights_id, policy_id ORDER BY until DESC
 
 _FLAGGED = """
 SELECT
-    video_id, uri, p_fake, p_fake_max_window, threshold_flag, len(persons) AS persons,
+    video_id, uri, p_fake_today AS p_fake, p_fake_max_window, flag_today AS threshold_flag,
+    verdict AS verdict_when_scanned, len(persons) AS persons,
     list_transform(segments, lambda s: {'start_s': s.start_s, 'end_s': s.end_s}) AS segments,
     duration_s, scanned_at
-FROM latest WHERE verdict = 'flagged'
-ORDER BY p_fake DESC, uri LIMIT $limit
+FROM today WHERE verdict_today = 'flagged'
+ORDER BY p_fake_today DESC, uri LIMIT $limit
 """
 
 _FAILED = """
@@ -62,8 +67,24 @@ FROM scans GROUP BY scan_id ORDER BY started_at DESC, scan_id LIMIT $limit
 """
 
 _PEOPLE = """
-SELECT video_id, uri, person_id, p_fake, verdict, windows, start_s, end_s
-FROM people ORDER BY p_fake DESC, uri, person_id LIMIT $limit
+WITH judged AS (
+    SELECT
+        video_id, uri, person.person_id,
+        CASE
+            WHEN policy_today <> policy_id THEN 1 / (1 + exp(-(person.logit * slope + bias)))
+            ELSE person.p_fake
+        END AS p_fake,
+        person.verdict AS verdict_when_scanned, person.windows, person.start_s, person.end_s,
+        flag_today, uncertain_today
+    FROM (
+        SELECT today.*, slope, bias, unnest(persons) AS person
+        FROM today LEFT JOIN policies ON today.weights_id = policies.weights_id
+    )
+)
+SELECT
+    video_id, uri, person_id, p_fake, verdict_of(p_fake, flag_today, uncertain_today) AS verdict,
+    verdict_when_scanned, windows, start_s, end_s
+FROM judged ORDER BY p_fake DESC, uri, person_id LIMIT $limit
 """
 
 _DIFF = """
@@ -107,7 +128,7 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     table.output.readable_by(connection)
     duck.register_files(connection, "results", table.files(), RESULTS)
     duck.register_files(connection, "scans", table.scans_files(), SCANS)
-    for name in ("latest", "current", "people", "tracks"):
+    for name in ("latest", "current", "people", "tracks", "today"):
         connection.execute(view(name))
     duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])
     return connection
@@ -119,7 +140,10 @@ def view(name: str) -> str:
 
 
 def summary(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Videos by outcome: status, verdict, reason, videos (count), example (a uri)."""
+    """Videos by outcome: status, verdict, reason, videos (count), example (a uri).
+
+    `verdict_changed` are those of them that had another verdict when they were scanned.
+    """
     return _table(connection, _SUMMARY)
 
 

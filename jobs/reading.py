@@ -7,8 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from jobs.download import download
+from jobs.download import TempDisk, download
 from jobs.local import open_version, scheme_of
+
+
+def is_downloaded(uri: str) -> bool:
+    """Whether a video has to be fetched before it can be opened."""
+    return scheme_of(uri) == "s3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +24,25 @@ class Opened:
     integrity: str | None = None
     """`checksum` or `length` of a download; None for a local file."""
     content_sha256: str | None = None
+    version_id: str | None = None
+    """What the store calls this version, where it keeps versions."""
 
 
 @contextmanager
-def open_planned(planned: Mapping[str, Any], max_bytes: int) -> Iterator[Opened]:
+def open_planned(
+    planned: Mapping[str, Any], max_bytes: int, disk: TempDisk | None = None
+) -> Iterator[Opened]:
     """The very version that was planned (columns uri, version, size), open for reading.
+
+    What has to be downloaded first waits for room on `disk`.
 
     Raises:
         VideoError: it is not there, not the version that was planned, larger than `max_bytes`, or cannot be
             read.
     """
-    if scheme_of(planned["uri"]) == "s3":
-        with download(planned["uri"], planned["version"], planned["size"], max_bytes) as got:
-            yield Opened(got.file, got.integrity, got.sha256)
+    if is_downloaded(planned["uri"]):
+        with download(planned["uri"], planned["version"], planned["size"], max_bytes, disk) as got:
+            yield Opened(got.file, got.integrity, got.sha256, got.version_id)
     else:
         with open_version(planned["uri"], planned["version"], max_bytes) as file:
             yield Opened(file)

@@ -76,7 +76,7 @@ class ExtractInProcess:
     def __init__(
         self, settings: ScanSettings, options: ExtractOptions, extract: type[Extract] = Extract
     ) -> None:
-        self._extract = extract(options, settings.max_bytes)
+        self._extract = extract(options, settings.max_bytes, settings.temp_bytes)
 
     def __enter__(self) -> Self:
         return self

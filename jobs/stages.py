@@ -12,6 +12,7 @@ callable that raised would drop its whole block in silence, one that exited woul
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from detector.sandbox import Sandbox
 from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Facts, Policy, Reason, VideoResult
 from detector.verdict import failed
 from detector.weights import WeightsFile
+from jobs.download import TempDisk
 from jobs.plan import PLAN
 from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, row, to_arrow
@@ -50,11 +52,21 @@ EXTRACTED = pa.schema(
 
 
 class Extract:
-    """Opens one video after the other and extracts it in this actor's sandbox. Imports no torch."""
+    """Opens one video after the other and extracts it in this actor's sandbox. Imports no torch.
 
-    def __init__(self, options: ExtractOptions, max_bytes: int) -> None:
+    Two threads may call it at a time: one fetches its video while that of the other is decoded.
+
+    Args:
+        options: How videos are turned into clips.
+        max_bytes: The largest video that is read.
+        temp_bytes: What videos that were downloaded may take on disk together.
+    """
+
+    def __init__(self, options: ExtractOptions, max_bytes: int, temp_bytes: int) -> None:
         self._options = options
         self._max_bytes = max_bytes
+        self._disk = TempDisk(temp_bytes)
+        self._decoding = threading.Lock()
         self._sandbox = Sandbox(options.detector, link_identities=options.link_identities)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -69,10 +81,12 @@ class Extract:
         started = time.monotonic()
         fetched: dict[str, Any] = {"fetch_s": 0.0, "integrity": None, "content_sha256": None}
         try:
-            with open_planned(planned, self._max_bytes) as body:
+            with open_planned(planned, self._max_bytes, self._disk) as body:
                 fetched["fetch_s"] = time.monotonic() - started
                 fetched["integrity"], fetched["content_sha256"] = body.integrity, body.content_sha256
-                extraction = extract(body.file, self._options, self._sandbox)
+                fetched["version_id"] = body.version_id or planned.get("version_id")
+                with self._decoding:
+                    extraction = extract(body.file, self._options, self._sandbox)
         except VideoError as error:
             extraction = _failed(error.reason, str(error))
         except Exception as error:  # noqa: BLE001  # total: the bug becomes this video's row, with its name

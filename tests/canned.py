@@ -22,7 +22,7 @@ class Canned(Extract):
 
     frames = 2
 
-    def __init__(self, options: ExtractOptions, max_bytes: int) -> None:
+    def __init__(self, options: ExtractOptions, max_bytes: int, temp_bytes: int) -> None:
         self._size = options.crop.size
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -58,11 +58,20 @@ class Slow(Canned):
         return super().rows(planned)
 
 
+class Clocked(Slow):
+    """Tells in `integrity` which process was at work, in `fetch_s` since when, in `extract_cpu_s` until when."""
+
+    def rows(self, planned: dict[str, Any]) -> list[dict[str, Any]]:
+        began = time.monotonic()
+        [row] = super().rows(planned)
+        return [row | {"integrity": str(os.getpid()), "fetch_s": began, "extract_cpu_s": time.monotonic()}]
+
+
 class Forgetful(Canned):
     """Gives no row for `gone…`, none for `shy…` at the first attempt, and each `twice…` two times."""
 
-    def __init__(self, options: ExtractOptions, max_bytes: int) -> None:
-        super().__init__(options, max_bytes)
+    def __init__(self, options: ExtractOptions, max_bytes: int, temp_bytes: int) -> None:
+        super().__init__(options, max_bytes, temp_bytes)
         self.seen: set[str] = set()
 
     def rows(self, planned: dict[str, Any]) -> list[dict[str, Any]]:

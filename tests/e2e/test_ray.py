@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from detector.faults import MARK
 from detector.sandbox import TEST_FAULTS
+from detector.types import ExtractOptions
+from jobs.cluster import Cluster
+from jobs.plan import PLAN
 from jobs.scan import run
 from jobs.stages import Extract
 from jobs.summary import Summary
-from tests.canned import Canned, Deadly
+from tests.canned import Canned, Clocked, Deadly
 from tests.conftest import Scanned
 from tests.readers import Readers
 from tests.scans import VIDEOS, outcomes, read_rows, scan_settings, touch
@@ -36,10 +40,10 @@ def address() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv(TEST_FAULTS, "1")
-        from ray.cluster_utils import Cluster
+        from ray.cluster_utils import Cluster as Nodes
 
         node: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster = Nodes(initialize_head=True, head_node_args=node)
         try:
             yield cluster.address
         finally:
@@ -108,6 +112,35 @@ def test_a_worker_that_dies_costs_only_the_video_that_it_dies_of(
     summary = scan(address, tmp_path / "videos", tmp_path / "out", seeded, Deadly)
     assert outcomes(read_rows(tmp_path / "out")) == dict.fromkeys(names, "scored") | {"kills.mp4": "lost"}
     assert (summary.done, summary.exit_code) == (13, 3)
+
+
+def manifest(folder: Path, *names: str) -> str:
+    """A list of objects that nobody looks for: with size and version, no request is made."""
+    rows = [f"s3://nowhere/{name},1,1\n" for name in names]
+    (folder / "manifest.csv").write_text("".join(["uri,size,version\n", *rows]))
+    return str(folder / "manifest.csv")
+
+
+def test_a_worker_that_dies_while_it_fetches_the_next_video_takes_only_its_own_along(
+    address: str, seeded: Path, tmp_path: Path
+) -> None:
+    names = [f"{i}.mp4" for i in range(12)]
+    given = {"inputs": [], "manifests": [manifest(tmp_path, "kills.mp4", *names)]}
+    scan(address, tmp_path, tmp_path / "out", seeded, Deadly, **given)
+    assert outcomes(read_rows(tmp_path / "out")) == dict.fromkeys(names, "scored") | {"kills.mp4": "lost"}
+
+
+@pytest.mark.parametrize(("scheme", "at_once"), [("s3://nowhere", 2), ("/nowhere", 1)])
+def test_the_next_video_is_fetched_while_one_is_decoded(
+    address: str, seeded: Path, tmp_path: Path, scheme: str, at_once: int
+) -> None:
+    settings = scan_settings(tmp_path, tmp_path / "out", seeded, address=address, extract_actors=1)
+    with Cluster(settings, ExtractOptions(), None, Clocked) as cluster:
+        rows = [{"uri": f"{scheme}/{i}.mp4", "version": "1", "size": 1, "attempt": 1} for i in range(8)]
+        done = pa.concat_tables(cluster.extracted(pa.Table.from_pylist(rows, schema=PLAN))).to_pylist()
+    assert len({row["integrity"] for row in done}) == 1, "one actor was asked for"
+    spans = [(row["fetch_s"], row["extract_cpu_s"]) for row in done]
+    assert max(sum(one <= start < other for one, other in spans) for start, _ in spans) == at_once
 
 
 @pytest.mark.slow

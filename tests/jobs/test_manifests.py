@@ -93,6 +93,9 @@ def test_what_is_left_out_is_counted_and_a_sample_is_the_same_in_every_run(tmp_p
     tenth = names(sample=0.1)
     assert 20 < len(tenth) < 60
     assert tenth == names(sample=0.1) < names(sample=0.3)
+    (tmp_path / "list.csv").write_text("uri\nbig.mp4\n0.mp4\nmissing.mp4\n")
+    listed = Listing([], manifests=[str(tmp_path / "list.csv")], narrowed=Narrowed(min_bytes=50))
+    assert {Path(item.uri).name for item in listed} == {"big.mp4", "missing.mp4"}, "what is missing is a row"
 
 
 @pytest.mark.xdist_group("s3")

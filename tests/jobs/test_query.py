@@ -119,13 +119,14 @@ def test_the_summary_counts_videos_by_outcome_with_an_example(ask):
         sample_row("f.mp4", FETCH),
     ]
     assert summary(ask(*rows)).to_pylist() == [
-        {"status": "scored", "verdict": "flagged", "reason": None, "videos": 2, "example": "/videos/a.mp4"},
+        {"status": "scored", "verdict": "flagged", "reason": None, "videos": 2,
+         "verdict_changed": 0, "example": "/videos/a.mp4"},
         {"status": "no_face", "verdict": "not_assessed", "reason": None, "videos": 1,
-         "example": "/videos/c.mp4"},
+         "verdict_changed": 0, "example": "/videos/c.mp4"},
         {"status": "failed", "verdict": "not_assessed", "reason": "corrupt", "videos": 2,
-         "example": "/videos/d.mp4"},
+         "verdict_changed": 0, "example": "/videos/d.mp4"},
         {"status": "failed", "verdict": "not_assessed", "reason": "fetch_failed", "videos": 1,
-         "example": "/videos/f.mp4"},
+         "verdict_changed": 0, "example": "/videos/f.mp4"},
     ]  # fmt: skip
 
 

@@ -1,18 +1,27 @@
 """S3 in: what is listed, what is opened, and that every key survives; on a real server."""
 
 import hashlib
+import json
 import os
 import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
 
 from detector.errors import InputError, StorageError, VideoError
-from detector.types import Reason
+from detector.types import Clips, Extraction, ExtractOptions, Facts, Reason
 from jobs import s3
-from jobs.download import download
+from jobs.download import TempDisk, _fetched, download
 from jobs.listing import Listing
+from jobs.plan import plan
+from jobs.stages import Extract
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -84,26 +93,31 @@ def test_every_key_survives_into_the_listing_and_back(bucket: str) -> None:
     assert {_read(item) for item in listed} == {b"body"}
 
 
-def test_keys_that_stores_like_to_tidy_survive(monkeypatch: pytest.MonkeyPatch) -> None:
-    moto = ThreadedMotoServer(port=0)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-        }.items():
-            monkeypatch.setenv(name, value)
-        s3.client.cache_clear()
-        s3.client().create_bucket(Bucket="odd")
-        _put("odd", *REWRITTEN_KEYS)
-        listed = list(Listing(["s3://odd/"]))
-        assert sorted(s3.parse(item.uri).key for item in listed) == sorted(REWRITTEN_KEYS)
-        assert {_read(item) for item in listed} == {b"body"}
-    finally:
-        s3.client.cache_clear()
-        moto.stop()
+@pytest.fixture
+def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of the imitation that keeps odd keys and archive classes, which SeaweedFS does not."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3.client.cache_clear()
+    bucket = f"odd-{uuid.uuid4().hex}"  # moto's buckets are the process's, not the server's
+    s3.client().create_bucket(Bucket=bucket)
+    yield bucket
+    s3.client.cache_clear()
+    server.stop()
+
+
+def test_keys_that_stores_like_to_tidy_survive(moto: str) -> None:
+    _put(moto, *REWRITTEN_KEYS)
+    listed = list(Listing([f"s3://{moto}/"]))
+    assert sorted(s3.parse(item.uri).key for item in listed) == sorted(REWRITTEN_KEYS)
+    assert {_read(item) for item in listed} == {b"body"}
 
 
 def test_many_folders_are_listed_side_by_side_and_completely(bucket: str) -> None:
@@ -160,6 +174,71 @@ def _reason(item, max_bytes: int = 1 << 30) -> Reason:
     with pytest.raises(VideoError) as caught, download(item.uri, item.version, item.size, max_bytes):
         pass
     return caught.value.reason
+
+
+def test_the_version_id_of_a_versioned_bucket_is_told(bucket: str) -> None:
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    answer = s3.client().put_object(Bucket=bucket, Key="a.mp4", Body=b"body")
+    [item] = Listing([f"s3://{bucket}/"])
+    with download(item.uri, item.version, item.size, 1 << 30) as got:
+        assert got.version_id == answer["VersionId"]
+
+
+def test_an_object_in_an_archive_is_archived_and_not_denied(moto: str) -> None:
+    s3.client().put_object(Bucket=moto, Key="a.mp4", Body=b"body", StorageClass="GLACIER")
+    [item] = Listing([f"s3://{moto}/"])
+    assert item.storage_class == "GLACIER"
+    assert _reason(item) is Reason.ARCHIVED
+
+
+def test_the_next_body_is_fetched_while_one_is_decoded(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(bucket, "a.mp4", "b.mp4")
+    fetched = threading.Barrier(2, timeout=30)
+
+    def fetch(*arguments: Any) -> Any:
+        body = _fetched(*arguments)
+        fetched.wait()
+        return body
+
+    decoding: list[int] = []
+
+    def decode(*_: Any) -> Extraction:
+        decoding.append(1)
+        assert len(decoding) == 1, "two videos were decoded at a time"
+        time.sleep(0.2)
+        decoding.pop()
+        return Extraction(Facts(), Clips.none())
+
+    monkeypatch.setattr("jobs.download._fetched", fetch)
+    monkeypatch.setattr("jobs.stages.extract", decode)
+    extract = Extract(ExtractOptions(), 1 << 30, 1 << 30)
+    rows = plan(Listing([f"s3://{bucket}/"]), None, "s").rows
+    with ThreadPoolExecutor(2) as pool:
+        done = pa.concat_tables(pool.map(lambda i: extract(rows.slice(i, 1)), range(2)))
+    extract.close()
+    failures = [json.loads(facts)["failure"] for facts in done["facts"].to_pylist()]
+    assert failures == [None, None], done["facts"].to_pylist()
+
+
+def test_bodies_take_no_more_disk_together_than_there_is_for_them() -> None:
+    disk, held, most = TempDisk(100), [], 0
+    lock = threading.Lock()
+
+    def keep(size: int) -> None:
+        nonlocal most
+        with disk.room(size):
+            with lock:
+                held.append(size)
+                most = max(most, sum(held))
+            time.sleep(0.01)
+            with lock:
+                held.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keep, [40, 60, 30, 99, 1, 50] * 5))
+    assert 60 < most <= 100
+    with disk.room(1000):  # alone, or it would wait for ever
+        pass
 
 
 def test_another_version_a_missing_one_and_a_large_one_are_told_apart(bucket: str) -> None:

@@ -51,7 +51,7 @@ def names(count: int) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def extract() -> Iterator[Extract]:
-    made = Extract(ExtractOptions(), MAX_BYTES)
+    made = Extract(ExtractOptions(), MAX_BYTES, MAX_BYTES)
     yield made
     made.close()
 
@@ -70,7 +70,7 @@ def score(weights: WeightsFile) -> Score:
 def clips(weights: WeightsFile) -> pa.Table:
     """Ten extracted videos of one clip each."""
     options = ExtractOptions(crop=weights.header.crop)
-    return Canned(options, MAX_BYTES)(names(10))
+    return Canned(options, MAX_BYTES, MAX_BYTES)(names(10))
 
 
 def facts(extracted: pa.Table) -> list[Facts]:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from jobs.table import ResultsTable
 from tests.conftest import Scanned
 from tests.jobs.conftest import Command
-from tests.jobs.samples import sample_row
+from tests.jobs.samples import POLICY, sample_row
 
 
 def _table(tmp_path: Path, *rows: dict) -> Path:
@@ -78,6 +80,42 @@ def test_diff_tells_what_changed_between_settings_and_between_times(command: Com
     wrong = command("query", "diff", out, "cccccccccccc", "bbbbbbbbbbbb")
     assert wrong.code == 2
     assert "neither a settings_id of the table nor a time" in wrong.err
+
+
+def test_verdicts_of_today_stand_beside_those_of_the_scan(command: Command, tmp_path: Path) -> None:
+    out = _table(
+        tmp_path,
+        sample_row("a.mp4") | {"p_fake": 0.95, "logit": 3.0},
+        sample_row("b.mp4") | {"p_fake": 0.7, "logit": 0.8, "verdict": "uncertain"},
+        sample_row("other.mp4") | {"weights_id": "other"},
+    )
+    assert {row["policy_today"] for row in _ask(command, "sql", out, "FROM today")} == {POLICY.policy_id}
+    newer = replace(POLICY, policy_id="p2", slope=0.5, bias=-1.0, flag=0.97, uncertain=0.5)
+    words = {
+        "started_at": datetime.now(UTC),
+        "weights_id": sample_row("a.mp4")["weights_id"],
+        "policy_id": newer.policy_id,
+        "settings": json.dumps({"policy": asdict(newer)}),
+        "shadow": False,
+    }
+    with ResultsTable.create(str(out)).claim("later") as table:
+        table.record_scan("start", words)
+        table.record_scan("end", words | {"settings": json.dumps({"policy": asdict(newer)}), "exit_code": 0})
+
+    rows = {row["uri"].rpartition("/")[2]: row for row in _ask(command, "sql", out, "FROM today")}
+    assert (rows["a.mp4"]["verdict"], rows["a.mp4"]["verdict_today"]) == ("flagged", "uncertain")
+    assert rows["a.mp4"]["p_fake_today"] == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert rows["b.mp4"]["verdict_today"] == "not_flagged"
+    assert rows["other.mp4"]["verdict_today"] == "flagged", "other weights, other thresholds"
+    assert [row["uri"] for row in _ask(command, "flagged", out)] == [rows["other.mp4"]["uri"]]
+    assert {row["verdict"]: row["verdict_changed"] for row in _ask(command, "summary", out)} == {
+        "flagged": 0,
+        "uncertain": 1,
+        "not_flagged": 1,
+    }
+    people = {row["uri"]: row for row in _ask(command, "people", out)}
+    assert people[rows["other.mp4"]["uri"]]["verdict"] == "flagged"
+    assert people[rows["a.mp4"]["uri"]]["verdict_when_scanned"] == "flagged"
 
 
 def test_exports_hold_every_row_and_are_safe_to_open(command: Command, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+-- policies: the calibration and thresholds that each weights file was used with last, of those in `scans`. DuckDB.
+CREATE VIEW policies AS
+SELECT
+    weights_id, policy ->> '$.policy_id' AS policy_id,
+    (policy ->> '$.slope')::DOUBLE AS slope, (policy ->> '$.bias')::DOUBLE AS bias,
+    (policy ->> '$.flag')::DOUBLE AS flag, (policy ->> '$.uncertain')::DOUBLE AS uncertain
+FROM (
+    SELECT weights_id, arg_max(settings -> '$.policy', "at") AS policy
+    FROM scans WHERE NOT shadow AND (settings -> '$.policy') IS NOT NULL
+    GROUP BY weights_id
+);
+
+CREATE MACRO verdict_of(p_fake, flag, uncertain) AS CASE
+    WHEN p_fake IS NULL THEN 'not_assessed'
+    WHEN p_fake >= flag THEN 'flagged'
+    WHEN p_fake >= uncertain THEN 'uncertain'
+    ELSE 'not_flagged'
+END;
+
+-- today: the rows of `latest`, judged by the policy of today; by that of their scan where no other is known.
+CREATE VIEW today AS
+WITH applied AS (
+    SELECT
+        latest.*,
+        coalesce(policies.policy_id, latest.policy_id) AS policy_today,
+        coalesce(flag, threshold_flag) AS flag_today,
+        coalesce(uncertain, threshold_uncertain) AS uncertain_today,
+        CASE
+            WHEN policies.policy_id <> latest.policy_id THEN 1 / (1 + exp(-(logit * slope + bias)))
+            ELSE p_fake
+        END AS p_fake_today
+    FROM latest LEFT JOIN policies ON latest.weights_id = policies.weights_id
+)
+SELECT *, verdict_of(p_fake_today, flag_today, uncertain_today) AS verdict_today FROM applied
