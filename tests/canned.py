@@ -59,7 +59,7 @@ class Slow(Canned):
 
 
 class Clocked(Slow):
-    """Tells in `integrity` which process was at work, in `fetch_s` since when, in `extract_cpu_s` until when."""
+    """Tells in `integrity` which process worked, in `fetch_s` since when, in `extract_cpu_s` until when."""
 
     def rows(self, planned: dict[str, Any]) -> list[dict[str, Any]]:
         began = time.monotonic()
