@@ -90,7 +90,12 @@ class FencedTable:
         )
         try:
             write_deltalake(
-                self._delta, table, mode="append", writer_properties=ZSTD, commit_properties=properties
+                self._delta,
+                table,
+                mode="append",
+                schema_mode="merge",  # releases add columns, and rows of an older one lack them
+                writer_properties=ZSTD,
+                commit_properties=properties,
             )
         except (DeltaError, OSError) as error:
             if not self._landed(error, metadata["commit_id"], number):

@@ -190,7 +190,7 @@ class ResultsTable:
         try:
             scans = DeltaTable(path, storage_options=self.output.storage_options)
             table = table.cast(described_as(SCANS, stored_schema(scans)))
-            write_deltalake(scans, table, mode="append", writer_properties=ZSTD)
+            write_deltalake(scans, table, mode="append", schema_mode="merge", writer_properties=ZSTD)
         except (DeltaError, OSError) as error:
             raise storage_error(path, error) from error
 

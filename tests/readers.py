@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -43,6 +44,12 @@ READERS: dict[str, Callable[[Path], pa.Table]] = {
     "DuckDB": _duckdb,
     "pandas": _pandas,
 }
+
+
+def documented_readers() -> list[str]:
+    """The lines of Python of docs/table.md, which read the table at `OUT` into `rows`, one per reader."""
+    page = (Path(__file__).parents[1] / "docs" / "table.md").read_text("utf-8")
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 class Readers:

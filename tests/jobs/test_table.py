@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from jobs.query import connect, sql
 from jobs.schema import RESULTS, SCANS, failed_row
 from jobs.table import ResultsTable
 from tests.jobs.samples import CONTEXT, DAY, rows, sample_row
+from tests.readers import documented_readers
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,8 +138,7 @@ def test_the_log_keeps_no_name_of_a_video(output):
 def test_the_page_about_the_table_has_code_that_runs(output):
     with ResultsTable.create(str(output)).claim("scan-1") as table:
         table.append(rows(3))
-    page = (ROOT / "docs" / "table.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = documented_readers()
     assert len(blocks) == 5
     for block in blocks:
         names: dict[str, Any] = {"OUT": str(output)}
