@@ -9,6 +9,7 @@ import duckdb
 from jobs.config import ScanSettings, load
 from tests.film import moving_face, no_face, self_blended, two_faces
 from tests.media import cut_off, write_audio, write_video
+from tests.soak.counts import counts
 
 _SMALL = (320, 240)
 _FAST = {"movflags": "faststart"}
@@ -76,10 +77,15 @@ def scan_settings(videos: Path, output: Path, seeded: Path, **more: Any) -> Scan
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
-    """All rows of the table, as a plain Parquet reader sees them, by uri and attempt."""
+    """All rows of the table, as a plain Parquet reader sees them, by uri and attempt.
+
+    Every reader has to count the same: Delta, and pandas, polars, pyarrow and DuckDB over the files.
+    """
     files = sorted(map(str, output.glob("results/scan_date=*/*.parquet")))
     if not files:
         return []
+    counted = counts(str(output))
+    assert len({count for reader, count in counted.items() if reader != "videos"}) == 1, counted
     rows = duckdb.read_parquet(files, hive_partitioning=True).to_arrow_table().to_pylist()
     return sorted(rows, key=lambda row: (row["uri"], row["attempt"]))
 
