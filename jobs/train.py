@@ -20,6 +20,7 @@ from detector.model import Device, Dtype, default_dtype
 from detector.network import build
 from detector.training.clips import ClipOptions
 from detector.training.data import BatchOptions, Sample, read_samples
+from detector.training.folding import was_folded
 from detector.training.frames import FrameCycle
 from detector.training.heads import HeadOptions
 from detector.training.loop import CycleOptions
@@ -127,7 +128,13 @@ def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architec
 def _check_start(settings: TrainSettings, architecture: Architecture) -> None:
     """Loads the start once, so that a file that does not fit is told before videos are cut."""
     if settings.init_from is not None:
-        start_from(build(architecture), _start_path(settings.init_from), architecture)
+        network = build(architecture)
+        start_from(network, _start_path(settings.init_from), architecture)
+        if settings.fold_batchnorm is False and was_folded(network):
+            raise SettingsError(
+                f"fold_batchnorm: {settings.init_from} was trained with it, and has no statistics now",
+                hint="Leave it out.",
+            )
     _check_teacher(settings, architecture)
 
 

@@ -50,6 +50,15 @@ def unfolded(state: Mapping[str, Tensor], original: nn.Module) -> dict[str, Tens
     return found
 
 
+def was_folded(network: nn.Module) -> bool:
+    """Whether all normalisations are set to pass, as `unfolded` leaves them: without statistics."""
+    norms = [norm for *_, norm in _pairs(network)]
+    return bool(norms) and all(
+        norm.running_mean is not None and not norm.running_mean.any() and bool((norm.weight == 1).all())
+        for norm in norms
+    )
+
+
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale and shift that a normalisation applies in eval mode."""
     if norm.running_mean is None or norm.running_var is None:

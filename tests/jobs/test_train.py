@@ -210,6 +210,15 @@ def test_the_weights_that_a_teacher_is_and_its_student_have_to_fit(
     assert "only a resnext_lstm learns from a teacher" in default.err
 
 
+def test_a_start_without_statistics_is_not_trained_as_if_it_had_some(
+    command: Command, toy_set: Path, tmp_path: Path
+) -> None:
+    sets = _sets(init_from="default", fold_batchnorm="false")
+    done = command("train", toy_set, "-o", tmp_path / "out", *sets)
+    assert done.code == 2
+    assert "fold_batchnorm: default was trained with it" in done.err
+
+
 # --- crops ------------------------------------------------------------------------------------------------
 
 
