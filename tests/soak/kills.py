@@ -1,8 +1,8 @@
 """`make soak BAR=kills ARGS=disk` and `ARGS=s3`: SIGKILL at random moments loses no video and doubles none.
 
-200 small videos. In each trial the driver is killed with its children at a random moment, then the same
-command runs to its end; five readers have to count the same. 17 trials with canned extraction in one process,
-3 with the real stages on Ray.
+200 small videos. In each trial the driver is killed with its children at a random moment between the first
+sign of the table and the end, then the same command runs to its end; five readers have to count the same. 17
+trials with canned extraction in one process, 3 with the real stages on Ray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+from deltalake import DeltaTable
 
+from jobs.output import open_output
+from jobs.table import ResultsTable
 from tests.film import moving_face
 from tests.media import write_video
 from tests.s3 import server
@@ -46,7 +49,7 @@ def main(store: str = "disk", canned: int = 17, on_ray: int = 3) -> int:
     chance, started = random.Random(_SEED), time.monotonic()
     lines: list[str] = []
     kept: list[int] = []
-    whole_s = 0.0
+    span_s = 0.0
     with tempfile.TemporaryDirectory() as made, opened_store(store, Path(made)) as top:
         videos = _videos(Path(made))
         for number in range(canned + on_ray):
@@ -54,8 +57,8 @@ def main(store: str = "disk", canned: int = 17, on_ray: int = 3) -> int:
             output = f"{top}/{number}"
             command = _command(videos, output, Path(made), real=real)
             if number in (0, canned):
-                whole_s = _timed(command, f"{top}/whole-{real}", output)
-            _kill(command, chance.uniform(0.2, 1.0) * whole_s)
+                span_s = _span(command, f"{top}/whole-{real}", output)
+            _kill(command, output, chance.uniform(0.0, 1.0) * span_s)
             kept.append(_rows_now(output))
             end = subprocess.run(command, check=False, capture_output=True, timeout=_TIMEOUT_S)
             found = counts(output)
@@ -107,18 +110,17 @@ def _command(videos: Path, output: str, folder: Path, *, real: bool) -> list[str
     return [sys.executable, *start, *words, *(f"--set={one}" for one in sets)]
 
 
-def _timed(command: list[str], output: str, other: str) -> float:
-    """Seconds that an undisturbed run takes."""
+def _span(command: list[str], output: str, other: str) -> float:
+    """Seconds from the first sign of the table to the end of an undisturbed run."""
+    run = _started([output if word == other else word for word in command], output)
     began = time.monotonic()
-    words = [output if word == other else word for word in command]
-    subprocess.run(words, check=True, capture_output=True, timeout=_TIMEOUT_S)
+    if run.wait(_TIMEOUT_S):
+        raise RuntimeError(f"the undisturbed scan ended with {run.returncode}")
     return time.monotonic() - began
 
 
-def _kill(command: list[str], after_s: float) -> None:
-    run = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+def _kill(command: list[str], output: str, after_s: float) -> None:
+    run = _started(command, output)
     with contextlib.suppress(subprocess.TimeoutExpired):
         run.wait(after_s)
     with contextlib.suppress(ProcessLookupError):
@@ -126,12 +128,21 @@ def _kill(command: list[str], after_s: float) -> None:
     run.wait()
 
 
+def _started(command: list[str], output: str) -> subprocess.Popen[bytes]:
+    """The command at the moment at which its table begins to be there."""
+    run = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while run.poll() is None and not ResultsTable.exists(output):
+        time.sleep(0.05)
+    return run
+
+
 def _rows_now(output: str) -> int:
-    """Rows by Delta; 0 where the table was not made yet."""
-    try:
-        return counts(output)["deltalake"]
-    except Exception:  # noqa: BLE001  # a half-written orphan is what some of the readers choke on
-        return -1
+    """Rows that are committed."""
+    root = open_output(output)
+    options = root.storage_options
+    return len(DeltaTable(root.at("results"), storage_options=options).to_pyarrow_table(columns=["uri"]))
 
 
 if __name__ == "__main__":
