@@ -83,6 +83,7 @@ def scan(
         str | None, typer.Option(help="Ray cluster; local: our own; in-process: none.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after this many videos.")] = None,
+    deadline: Annotated[str | None, typer.Option(help="Stop this long after the start: 6h.")] = None,
     retry: Annotated[str | None, typer.Option(help="failed: also what failed for good.")] = None,
     rescan: Annotated[bool, typer.Option("--rescan", help="Scan again what has other settings.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another scan holds the table.")] = False,
@@ -98,7 +99,8 @@ def scan(
     Example: deepfake-scan scan videos/ --output results/
 
     The same command again scans only what is new. Exit codes: 0 done, 3 done but some videos failed, 2 wrong
-    settings or input, 4 storage or cluster, 5 another scan holds the table, 6 --limit left some, 130 Ctrl-C,
+    settings or input, 4 storage or cluster, 5 another scan holds the table, 6 --limit or --deadline left
+    some, 130 Ctrl-C,
     143 terminated. After any of them the same command goes on where it stopped.
     """
     settings = load_scan(
@@ -115,6 +117,7 @@ def scan(
         shadow=shadow or None,
         address=address,
         limit=limit,
+        deadline=deadline,
         retry=retry,
         rescan=rescan or None,
         wait=wait or None,

@@ -88,6 +88,11 @@ class ScanSettings(BaseModel):
     min_bytes: Size | None = Field(
         default=None, description="Smaller files are left out, such as 10KB. null: none are."
     )
+    min_age: Duration | None = Field(
+        default=None,
+        description="Videos that changed less than this ago are left for a later scan, such as 10m, because "
+        "they may still be uploaded (1s to 24h). null: none are.",
+    )
     sample: Percent | None = Field(
         default=None,
         description="Only this share of the videos, such as 1%, told by their names, so that it is the same "
@@ -182,6 +187,11 @@ class ScanSettings(BaseModel):
         default=False,
         description="Take the table from another scan that holds it, when it is known to be dead or to hang; "
         "nothing is doubled, its next commit fails.",
+    )
+    deadline: Duration | None = Field(
+        default=None,
+        description="Stop this long after the start, such as 6h (1s to 24h): what is done is committed, the "
+        "rest is left to the next scan, exit code 6. null: go on to the end.",
     )
     limit: Count | None = Field(default=None, description="Stop after this many videos. null: all of them.")
     max_failed: Percent | None = Field(

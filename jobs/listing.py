@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from detector.errors import InputError
 from jobs.listed import NOT_FOUND, Listed, Selection
@@ -34,6 +35,8 @@ class Narrowed:
     """Patterns of names."""
     min_bytes: int = 0
     """What is smaller."""
+    changed_before: datetime | None = None
+    """What changed since; what has no known time is kept."""
     sample: float = 1.0
     """All but this share of the videos, told by their names alone, so that it is the same in every run."""
 
@@ -72,9 +75,12 @@ class Listing:
     def __iter__(self) -> Iterator[Listed]:
         if not self.inputs and not self.manifests:
             raise InputError("nothing to scan", hint="Name a folder, a video, or a quoted pattern.")
+        before = self._narrowed.changed_before
         for item in self._all():
             if item.size < self._narrowed.min_bytes and item.version != NOT_FOUND:
                 self.skipped["smaller than min_bytes"] += 1
+            elif before and item.modified_at and item.modified_at > before:
+                self.skipped["younger than min_age"] += 1
             elif _drawn(item.uri) < self._narrowed.sample:
                 yield item
             else:

@@ -7,7 +7,9 @@ driver   driver  CPU actors        GPU/CPU actors            driver, the only wr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypedDict
 
 import pyarrow as pa
@@ -25,7 +27,7 @@ from jobs.progress import Progress
 from jobs.runner import Runner, open_runner
 from jobs.schema import failed_row, to_arrow
 from jobs.stages import Extract
-from jobs.summary import BUG, FINISHED, STORAGE, Summary
+from jobs.summary import BUG, FINISHED, STORAGE, WORK_LEFT, Summary
 from jobs.table import ResultsTable
 
 _WAIT_S = 5.0
@@ -52,6 +54,7 @@ def run(
         narrowed=Narrowed(
             exclude=settings.exclude,
             min_bytes=settings.min_bytes or 0,
+            changed_before=_ago(settings.min_age),
             sample=1.0 if settings.sample is None else settings.sample,
         ),
     )
@@ -100,9 +103,8 @@ def _scan(
             open_runner(job.settings, job.options, job.scoring, extract) as runner,
             stoppable(),
         ):
-            for wave in _waves(plan.rows, job):
-                for rows in _each_once(runner, wave, job):
-                    results.add(rows)
+            for rows in _until_deadline(runner, plan.rows, job):
+                results.add(rows)
     except Stopped as stop:
         summary.exit_code = stop.exit_code
     except DeepfakeScanError as error:
@@ -132,6 +134,18 @@ def _end(job: Preparation, table: ResultsTable, results: _Results, progress: Pro
             summary.write(table.output)
 
 
+def _until_deadline(runner: Runner, plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
+    """Results of a plan, wave by wave; what is not there at the deadline is left to the next scan."""
+    summary, deadline = job.summary, job.settings.deadline
+    for wave in _waves(plan, job):
+        with closing(_each_once(runner, wave, job)) as results:
+            for rows in results:
+                yield rows
+                if deadline and summary.seconds > deadline and summary.done < summary.to_do:
+                    summary.exit_code = WORK_LEFT
+                    return
+
+
 def _waves(plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
     """Parts of a plan, each about half an hour of work; driver memory is given back between them."""
     start, size, began = 0, job.settings.wave_size or _FIRST_WAVE, time.monotonic()
@@ -142,7 +156,11 @@ def _waves(plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
         size = job.settings.wave_size or max(_FIRST_WAVE, min(_LARGEST_WAVE, int(rate * _WAVE_S)))
 
 
-def _each_once(runner: Runner, wave: pa.Table, job: Preparation) -> Iterator[pa.Table]:
+def _ago(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def _each_once(runner: Runner, wave: pa.Table, job: Preparation) -> Generator[pa.Table, None, None]:
     """Each video of a wave exactly once: what a dying worker took along goes alone, then it is `lost`."""
     missing = {str(video_id) for video_id in wave["video_id"].to_pylist()}
     for alone in (False, True):

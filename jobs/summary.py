@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FINISHED, BUG, USAGE, SOME_FAILED, STORAGE, HELD, WORK_LEFT = 0, 1, 2, 3, 4, 5, 6
 INTERRUPTED, TERMINATED = 130, 143
+# WORK_LEFT before the end is known: the deadline came.
+_STOPPED = (INTERRUPTED, TERMINATED, WORK_LEFT)
 
 _TOP_REASONS = 5
 
@@ -28,8 +30,8 @@ _TOP_REASONS = 5
 class Summary:
     """Counts of one scan, in videos.
 
-    `left` are due, but over the limit; `written` are rows committed to the table; `examples` one uri per
-    reason.
+    `left` are due, but over the limit or past the deadline; `written` are rows committed to the table;
+    `examples` one uri per reason.
     """
 
     output: str
@@ -64,7 +66,7 @@ class Summary:
     def finish(self, max_failed: float | None) -> None:
         """Note the end; the exit code of a scan that was stopped stays."""
         self.finished_at = datetime.now(UTC)
-        if self.exit_code in (INTERRUPTED, TERMINATED):
+        if self.exit_code in _STOPPED:
             self.left += self.to_do - self.done
         elif self.exit_code is None and self.left:
             self.exit_code = WORK_LEFT
@@ -129,7 +131,7 @@ class Summary:
     def closing(self) -> str:
         """The last lines of a scan."""
         lines = [self._outcome_line()]
-        if self.exit_code in (INTERRUPTED, TERMINATED):
+        if self.exit_code in _STOPPED and self.done < self.to_do:
             lines.append(f"  stopped: {self.left:,} left; the same command goes on with them")
         if self.status[Status.SCORED]:
             verdicts = (Verdict.FLAGGED, Verdict.UNCERTAIN, Verdict.NOT_FLAGGED)

@@ -22,7 +22,7 @@ from jobs.plan import PLAN
 from jobs.scan import run
 from jobs.stages import Extract
 from jobs.summary import Summary
-from tests.canned import Canned, Clocked, Deadly
+from tests.canned import Canned, Clocked, Deadly, Slow
 from tests.conftest import Scanned
 from tests.readers import Readers
 from tests.scans import VIDEOS, outcomes, read_rows, scan_settings, touch
@@ -112,6 +112,19 @@ def test_a_worker_that_dies_costs_only_the_video_that_it_dies_of(
     summary = scan(address, tmp_path / "videos", tmp_path / "out", seeded, Deadly)
     assert outcomes(read_rows(tmp_path / "out")) == dict.fromkeys(names, "scored") | {"kills.mp4": "lost"}
     assert (summary.done, summary.exit_code) == (13, 3)
+
+
+def test_a_deadline_ends_a_run_on_ray_and_the_next_one_completes(
+    address: str, seeded: Path, tmp_path: Path
+) -> None:
+    videos = touch(tmp_path / "videos", *(f"{i:03}.mp4" for i in range(300)))
+    first = scan(address, videos, tmp_path / "out", seeded, Slow, deadline="12s")
+    assert first.exit_code == 6
+    assert first.written + first.left == 300
+    assert first.left > 0
+    second = scan(address, videos, tmp_path / "out", seeded, Canned)
+    assert second.written == first.left
+    assert len(outcomes(read_rows(tmp_path / "out"))) == 300
 
 
 def manifest(folder: Path, *names: str) -> str:

@@ -28,7 +28,7 @@ from jobs import runner
 from jobs.scan import run
 from jobs.summary import Summary
 from jobs.table import ResultsTable
-from tests.canned import Canned, Forgetful
+from tests.canned import Canned, Forgetful, Slow
 from tests.conftest import Scanned
 from tests.jobs.samples import rows
 from tests.scans import VIDEOS, outcomes, read_rows, scan_settings, touch
@@ -119,6 +119,27 @@ def test_a_limit_stops_early_and_the_next_scan_goes_on(folder: Folder) -> None:
     second = folder.scan()
     assert (second.exit_code, second.written, second.already_done) == (0, 6, 4)
     assert len(outcomes(folder.rows())) == 10
+
+
+def test_a_deadline_stops_a_scan_with_what_is_done_committed(folder: Folder) -> None:
+    fill(folder, *(f"more-{i}.mp4" for i in range(30)))
+    first = folder.scan(deadline="2s", extract=Slow, score_batch=1)
+    assert first.exit_code == 6
+    assert 0 < first.written == first.done < 40
+    assert first.left == 40 - first.done
+    assert f"stopped: {first.left} left" in first.closing()
+    assert folder.events()[-1]["exit_code"] == 6
+    second = folder.scan(deadline="5m")
+    assert (second.exit_code, second.written, second.left) == (0, 40 - first.done, 0)
+    assert len(outcomes(folder.rows())) == 40
+
+
+def test_what_may_still_be_uploaded_is_left_to_a_later_scan(folder: Folder) -> None:
+    for file in list(folder.videos.iterdir())[:4]:
+        os.utime(file, (time.time() - 7200,) * 2)
+    summary = folder.scan(min_age="1h")
+    assert (summary.written, summary.skipped, summary.exit_code) == (4, {"younger than min_age": 6}, 0)
+    assert folder.scan(min_age="1s").written == 6
 
 
 def test_a_new_video_and_a_changed_one_are_scanned(folder: Folder) -> None:
