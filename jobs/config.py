@@ -194,6 +194,16 @@ class ScanSettings(BaseModel):
         "rest is left to the next scan, exit code 6. null: go on to the end.",
     )
     limit: Count | None = Field(default=None, description="Stop after this many videos. null: all of them.")
+    notify: list[Text] = Field(
+        default=[],
+        description="URLs that are told how the scan ended, by a webhook signed as standardwebhooks.com has "
+        "it with the secret in the variable DEEPFAKE_WEBHOOK_SECRET.",
+    )
+    metrics_file: Text | None = Field(
+        default=None,
+        description="Text file for Prometheus' node exporter, replaced at the end of each scan: when it "
+        "ended, when one last succeeded, counts. null: none.",
+    )
     max_failed: Percent | None = Field(
         default=None,
         description="End with exit code 0 while no more than this share failed, such as 5%. null: 0%.",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from detector.errors import SettingsError
 from detector.types import ExtractOptions
 from detector.weights import WeightsFile, manifest, read, resolve
+from jobs import notify
 from jobs.config import ScanSettings, settings_id, settings_words
 from jobs.schema import ScanContext
 from jobs.stages import Scoring
@@ -71,6 +72,7 @@ def prepare(settings: ScanSettings) -> Preparation:
     """
     if settings.output is None:
         raise SettingsError("output: not given", hint="Name a folder for the results.")
+    notify.check(settings)
     weights = _checked(read(resolve(settings.weights)))
     options = settings.extract_options(weights.header)
     now = datetime.now(UTC)

@@ -20,6 +20,7 @@ from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.interrupt import Stopped, deferred, stoppable
 from jobs.listing import Listing, Narrowed
+from jobs.notify import told
 from jobs.plan import Plan, collect
 from jobs.plan import plan as make_plan
 from jobs.preparation import Preparation, prepare
@@ -45,22 +46,17 @@ def run(
         DeepfakeScanError: the job could not start or go on. What was committed stays; run it again.
     """
     job = prepare(settings)
-    summary, progress = job.summary, Progress(job.summary, quiet=quiet)
-    listing = Listing(
-        settings.inputs,
-        settings.include,
-        job.output,
-        manifests=settings.manifests,
-        narrowed=Narrowed(
-            exclude=settings.exclude,
-            min_bytes=settings.min_bytes or 0,
-            changed_before=_ago(settings.min_age),
-            sample=1.0 if settings.sample is None else settings.sample,
-        ),
-    )
-    listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
+    progress = Progress(job.summary, quiet=quiet)
     if dry_run:
-        return _say_only(job, listing, listed, progress)
+        return _say_only(job, progress)
+    with told(settings, job.summary, progress.say):
+        return _run(job, progress, extract)
+
+
+def _run(job: Preparation, progress: Progress, extract: type[Extract]) -> Summary:
+    settings, summary = job.settings, job.summary
+    listing = _listing(job)
+    listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
     with _claimed(job, progress) as table:
         plan = make_plan(listed, table, job.settings_id, **_wanted(settings))
         summary.take(plan, listing.skipped)
@@ -72,6 +68,22 @@ def run(
             summary.finish(settings.max_failed)
         summary.write(table.output)
     return summary
+
+
+def _listing(job: Preparation) -> Listing:
+    settings = job.settings
+    return Listing(
+        settings.inputs,
+        settings.include,
+        job.output,
+        manifests=settings.manifests,
+        narrowed=Narrowed(
+            exclude=settings.exclude,
+            min_bytes=settings.min_bytes or 0,
+            changed_before=_ago(settings.min_age),
+            sample=1.0 if settings.sample is None else settings.sample,
+        ),
+    )
 
 
 def _claimed(job: Preparation, progress: Progress) -> ResultsTable:
@@ -206,8 +218,10 @@ class _Results:
             self._job.summary.write(self._table.output)
 
 
-def _say_only(job: Preparation, listing: Listing, listed: pa.Table, progress: Progress) -> Summary:
+def _say_only(job: Preparation, progress: Progress) -> Summary:
     """A dry run: the plan against the table as it is, without claiming or writing anything."""
+    listing = _listing(job)
+    listed = collect(listing)
     table = ResultsTable.open(job.output) if ResultsTable.exists(job.output) else None
     plan = make_plan(listed, table, job.settings_id, **_wanted(job.settings))
     job.summary.take(plan, listing.skipped)

@@ -1,0 +1,80 @@
+"""The schedules and nightly settings that ship can be read by what reads them, and say what they promise."""
+
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from jobs.config import load
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SCHEDULES = CONFIGS / "schedules"
+
+
+def _unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=True, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys of units have capitals
+    parser.read_string((SCHEDULES / name).read_text())
+    return parser
+
+
+def test_a_night_is_bounded_and_leaves_alone_what_is_being_uploaded() -> None:
+    settings = load([CONFIGS / "nightly.yaml"]).settings
+    assert settings.deadline == 6 * 3600
+    assert settings.min_age == 600
+    assert settings.inputs[0].startswith("s3://")
+    assert settings.output
+
+
+def test_the_line_of_cron_has_its_fields() -> None:
+    lines = (SCHEDULES / "deepfake-scan.cron").read_text().splitlines()
+    [entry] = [line for line in lines if not re.match(r"#|\w+=", line)]
+    *when, user, command = entry.split(maxsplit=6)
+    bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+    for value, (least, most) in zip(when, bounds, strict=True):
+        assert value == "*" or least <= int(value) <= most
+    assert user == "deepfake-scan"
+    assert "scan --config configs/nightly.yaml" in command
+    assert "%" not in command, "cron takes it for the end of the line"
+
+
+def test_the_units_of_systemd_run_one_scan_a_night() -> None:
+    service, timer = _unit("deepfake-scan.service"), _unit("deepfake-scan.timer")
+    assert service["Service"]["Type"] == "oneshot"
+    assert service["Service"]["ExecStart"].endswith("scan --config configs/nightly.yaml")
+    assert service["Service"]["SuccessExitStatus"] == "3 5 6"
+    assert timer["Timer"]["Persistent"] == "yes" or timer["Timer"].getboolean("Persistent")
+    assert re.fullmatch(r"\*-\*-\* \d\d:\d\d:\d\d", timer["Timer"]["OnCalendar"])
+
+
+def test_the_cron_job_never_runs_twice_and_gives_nothing_more_than_it_needs() -> None:
+    job = yaml.safe_load((SCHEDULES / "cronjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    assert job["spec"]["timeZone"]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_cron_job_passes_on_the_exit_codes_that_matter() -> None:
+    job = yaml.safe_load((SCHEDULES / "cronjob.yaml").read_text())
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    for code, seen in {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 0, 6: 0, 143: 143}.items():
+        words = [
+            *container["command"][:2],
+            f"deepfake-scan() {{ return {code}; }}; {container['command'][2]}",
+        ]
+        words[2] = (
+            words[2]
+            .replace("deepfake-scan", "deepfake_scan", 1)
+            .replace("; deepfake-scan scan", "; deepfake_scan scan")
+        )
+        assert subprocess.run(words, check=False).returncode == seen
