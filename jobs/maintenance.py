@@ -7,10 +7,9 @@ and with them every older version. Parts of a table are rewritten by day, throug
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -23,16 +22,20 @@ from deltalake.exceptions import DeltaError
 
 from detector.errors import InputError
 from jobs.fence import ZSTD, storage_error, stored_schema
-from jobs.schema import SCANS
-from jobs.table import ResultsTable, create_scans
+from jobs.names import Names
+from jobs.table import SCANS_PROPERTIES, ResultsTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jobs.output import Output
 
-PURGED = "(purged)"
+_NO_OLD_LOG = {"delta.logRetentionDuration": "interval 0 seconds"}
 _BATCH = 10_000
+_OLD_VERSIONS = (
+    "The bucket keeps old versions of objects, and they still hold what was removed: delete the noncurrent "
+    "versions below the output, or let a lifecycle rule do it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Receipt:
     summary: bool = False
     """Whether a name was struck out of `summary.json`."""
     dry_run: bool = False
+    old_versions: bool = False
+    """The bucket keeps old versions of objects, which hold what was removed."""
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -64,14 +69,15 @@ class Receipt:
             f"{self.rows:,} rows {would}removed, {self.days:,} days {would}rewritten, "
             f"{self.files_before:,} files {'now' if self.dry_run else 'before'}"
             + (also if self.dry_run else f", {self.files_after:,} after{also}")
+            + ("\n" + _OLD_VERSIONS if self.old_versions else "")
         )
 
 
 def purge(output: str, uris: Sequence[str], older_than: datetime | None, *, dry_run: bool) -> Receipt:
     """Removes the rows of some videos, or of before some time, from every file and version.
 
-    The names of `uris` go from `scans` and `summary.json` as well. Rows come back if the videos are still in
-    the inputs of a later scan.
+    The names of videos that have no row any more go from `scans` and `summary.json` as well. Rows come back
+    if the videos are still in the inputs of a later scan.
 
     Args:
         output: Of the scans.
@@ -83,16 +89,17 @@ def purge(output: str, uris: Sequence[str], older_than: datetime | None, *, dry_
         InputError: there is no table, or nothing to go by.
         TableHeldError: a scan holds it.
     """
-    if not uris and older_than is None:
+    if "" in uris or (not uris and older_than is None):
         raise InputError("nothing to purge", hint="Name videos with --uri, or an age with --older-than.")
     table = ResultsTable.open(output)
     gone = pc.is_in(pc.field("uri"), pa.array(list(uris), pa.string()))
     if older_than is not None:
         gone = gone | (pc.field("scanned_at") < pa.scalar(older_than, pa.timestamp("us", tz="UTC")))
-    if dry_run:
-        return _purged(table, gone, uris, dry_run=True)
-    with table.claim(f"purge-{secrets.token_hex(4)}"):
-        return _purged(table, gone, uris, dry_run=False)
+    with _errors_of_the_store(table):
+        if dry_run:
+            return _purged(table, gone, uris, dry_run=True)
+        with table.claim(f"purge-{secrets.token_hex(4)}"):
+            return _purged(table, gone, uris, dry_run=False)
 
 
 def optimize(output: str, *, dry_run: bool) -> Receipt:
@@ -103,31 +110,62 @@ def optimize(output: str, *, dry_run: bool) -> Receipt:
         TableHeldError: a scan holds it.
     """
     table = ResultsTable.open(output)
-    if dry_run:
-        days = [day for day, files in _days(table).items() if files > 1]
-        return Receipt(0, len(days), len(table.files()), len(_days(table)), dry_run=True)
-    with table.claim(f"optimize-{secrets.token_hex(4)}"):
-        days = [day for day, files in _days(table).items() if files > 1]
-        before = len(table.files())
-        _rewrite(table.output, "results", days, keep=None)
-        return Receipt(0, len(days), before, len(_open(table.output, "results").get_add_actions()))
+    with _errors_of_the_store(table):
+        if dry_run:
+            days = [day for day, files in _days(table).items() if files > 1]
+            return Receipt(0, len(days), len(table.files()), len(_days(table)), dry_run=True)
+        with table.claim(f"optimize-{secrets.token_hex(4)}"):
+            days = [day for day, files in _days(table).items() if files > 1]
+            before = len(table.files())
+            _rewrite(table, days, keep=None)
+            after = len(_open(table.output, "results").get_add_actions())
+            return Receipt(0, len(days), before, after, old_versions=table.output.keeps_versions())
+
+
+@contextmanager
+def _errors_of_the_store(table: ResultsTable) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise storage_error(str(table.output), error) from error
 
 
 def _purged(table: ResultsTable, gone: pc.Expression, uris: Sequence[str], *, dry_run: bool) -> Receipt:
     output, before = table.output, len(table.files())
-    rows = _open(output, "results").to_pyarrow_dataset().to_table(["scan_date"], filter=gone)
+    dataset = _open(output, "results").to_pyarrow_dataset()
+    rows = dataset.to_table(["uri", "scan_date"], filter=gone)
     days: list[date] = sorted(set(cast("list[date]", rows["scan_date"].to_pylist())))
-    scans = _struck(output, uris)
-    text = _summary(output)
-    summary = text is not None and any(uri in text for uri in map(_as_json_text, uris))
+    names = Names({*uris, *_left_by_all(dataset, rows["uri"], gone)})
+    scans = _scans_without(output, names)
+    changed = _changed(output, scans)
+    data = output.read("summary.json")
+    text = None if data is None else data.decode()
+    summary = text is not None and names.struck_text(text) != text
     if not dry_run:
-        _rewrite(output, "results", days, keep=~gone)
-        if scans.changed:
-            _replace_scans(output, scans.rows)
+        _rewrite(table, days, keep=~gone)
+        table.renew()
+        if scans is not None:
+            _replace_scans(output, scans)
         if summary and text is not None:
-            output.write("summary.json", _without(text, uris).encode())
+            output.write("summary.json", names.struck_text(text).encode())
     after = len(_open(output, "results").get_add_actions())
-    return Receipt(len(rows), len(days), before, after, scans.changed, summary, dry_run)
+    return Receipt(
+        rows=len(rows),
+        days=len(days),
+        files_before=before,
+        files_after=after,
+        scans=changed,
+        summary=summary,
+        dry_run=dry_run,
+        old_versions=output.keeps_versions(),
+    )
+
+
+def _left_by_all(dataset: Any, uris: pa.ChunkedArray[Any], gone: pc.Expression) -> set[str]:
+    """Of the videos some rows of which go, those of which no row stays."""
+    found = pc.unique(uris)
+    stay = dataset.to_table(["uri"], filter=~gone & pc.is_in(pc.field("uri"), found))
+    return {*map(str, found.to_pylist())} - {*map(str, stay["uri"].to_pylist())}
 
 
 def _open(output: Output, name: str) -> DeltaTable:
@@ -141,27 +179,30 @@ def _days(table: ResultsTable) -> dict[date, int]:
     return dict(sorted(Counter(days).items()))
 
 
-def _rewrite(output: Output, name: str, days: Sequence[date], keep: pc.Expression | None) -> None:
-    """Writes days anew, each in one commit, and deletes every file that no longer counts."""
-    path = output.at(name)
-    try:
-        with _appending_lifted(output, name):
-            for day in days:
-                delta = _open(output, name)
-                schema = stored_schema(delta)
-                wanted = pc.field("scan_date") == pa.scalar(day)
-                wanted = wanted if keep is None else wanted & keep
-                found = delta.to_pyarrow_dataset().scanner(filter=wanted, batch_size=_BATCH)
-                write_deltalake(
-                    delta,
-                    found.to_reader().cast(schema),
-                    mode="overwrite",
-                    predicate=f"scan_date = '{day.isoformat()}'",
-                    writer_properties=ZSTD,
-                )
-        _open(output, name).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-    except (DeltaError, OSError) as error:
-        raise storage_error(path, error) from error
+def _rewrite(table: ResultsTable, days: Sequence[date], keep: pc.Expression | None) -> None:
+    """Writes days anew, each in one commit, and deletes every file that no longer counts.
+
+    Raises:
+        TableHeldError: somebody took the table over meanwhile; the rest is left as it is.
+    """
+    output, name = table.output, "results"
+    with _appending_lifted(output, name):
+        for day in days:
+            table.renew()
+            delta = _open(output, name)
+            schema = stored_schema(delta)
+            wanted = pc.field("scan_date") == pa.scalar(day)
+            wanted = wanted if keep is None else wanted & keep
+            found = delta.to_pyarrow_dataset().scanner(filter=wanted, batch_size=_BATCH)
+            write_deltalake(
+                delta,
+                found.to_reader().cast(schema),
+                mode="overwrite",
+                predicate=f"scan_date = '{day.isoformat()}'",
+                writer_properties=ZSTD,
+            )
+    table.renew()
+    _open(output, name).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
 
 @contextmanager
@@ -174,45 +215,37 @@ def _appending_lifted(output: Output, name: str) -> Iterator[None]:
         _open(output, name).alter.set_table_properties({"delta.appendOnly": "true"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Struck:
-    rows: list[dict[str, Any]]
-    changed: int
-
-
-def _struck(output: Output, uris: Sequence[str]) -> _Struck:
-    """All rows of `scans`, names struck out of inputs and settings."""
-    if not uris or not DeltaTable.is_deltatable(output.at("scans"), output.storage_options):
-        return _Struck([], 0)
-    rows = _open(output, "scans").to_pyarrow_table().to_pylist()
-    changed = 0
+def _scans_without(output: Output, names: Names) -> pa.Table | None:
+    """All rows of `scans` with names struck out, in the columns that it has; None where there is no name."""
+    if not names or not DeltaTable.is_deltatable(output.at("scans"), output.storage_options):
+        return None
+    stored = _open(output, "scans").to_pyarrow_table()
+    rows = stored.to_pylist()
     for row in rows:
-        before = (row["inputs"], row["settings"])
-        row["inputs"] = [PURGED if name in uris else name for name in row["inputs"] or []]
-        row["settings"] = row["settings"] and _without(row["settings"], uris)
-        changed += before != (row["inputs"], row["settings"])
-    return _Struck(rows, changed)
+        row["inputs"] = names.struck(row.get("inputs"), "inputs")
+        row["settings"] = row.get("settings") and names.struck_text(row["settings"])
+    return pa.Table.from_pylist(rows, schema=stored.schema)
 
 
-def _replace_scans(output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Begins `scans` anew: tables of earlier releases have names in the statistics of their log."""
-    output.remove("scans")
-    create_scans(output)
-    table = pa.Table.from_pylist(list(rows), schema=SCANS)
-    write_deltalake(_open(output, "scans"), table, mode="append", writer_properties=ZSTD)
+def _changed(output: Output, table: pa.Table | None) -> int:
+    """Rows of `scans` that are not as they are in `table`."""
+    if table is None:
+        return 0
+    stored = _open(output, "scans").to_pyarrow_table().to_pylist()
+    return sum(one != other for one, other in zip(stored, table.to_pylist(), strict=True))
 
 
-def _summary(output: Output) -> str | None:
-    data = output.read("summary.json")
-    return None if data is None else data.decode()
+def _replace_scans(output: Output, table: pa.Table) -> None:
+    """Writes `scans` anew, with a log that begins here: that of earlier releases has names in its statistics.
 
-
-def _without(text: str, uris: Sequence[str]) -> str:
-    """JSON text with names struck out as they are spelled in it, longer ones first."""
-    for uri in sorted(uris, key=len, reverse=True):
-        text = text.replace(_as_json_text(uri), PURGED)
-    return text
-
-
-def _as_json_text(uri: str) -> str:
-    return json.dumps(uri)[1:-1]
+    It is one table at any moment, and what a stop left undone the next purge does.
+    """
+    name = "scans"
+    with _appending_lifted(output, name):
+        delta = _open(output, name)
+        delta.alter.set_table_properties({**SCANS_PROPERTIES, **_NO_OLD_LOG})
+        delta = _open(output, name)
+        write_deltalake(delta, table.cast(stored_schema(delta)), mode="overwrite", writer_properties=ZSTD)
+        delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        _open(output, name).create_checkpoint()
+        _open(output, name).cleanup_metadata()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,8 +68,8 @@ class Output(Protocol):
         """A file, None where there is none."""
         ...
 
-    def remove(self, name: str) -> None:
-        """Delete a table with everything below it."""
+    def keeps_versions(self) -> bool:
+        """Whether what is deleted or replaced can still be had; False where that is not told."""
         ...
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
@@ -160,10 +159,12 @@ class LocalOutput:
             return (self.root / name).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError(f"{printable(str(self))}: {error.strerror}", hint=_KEPT) from error
 
-    def remove(self, name: str) -> None:
-        """As `Output.remove`."""
-        shutil.rmtree(self.root / name)
+    def keeps_versions(self) -> bool:
+        """As `Output.keeps_versions`."""
+        return False
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
         """As `Output.remove_older`; the staging files of delta-rs (`*.parquet#1`) are among them."""
@@ -240,11 +241,13 @@ class S3Output:
                 return None
             return client().get_object(Bucket=where.bucket, Key=where.key)["Body"].read()
 
-    def remove(self, name: str) -> None:
-        """As `Output.remove`."""
-        with self._told():
-            for entry in self._entries(f"{name}/"):
-                client().delete_object(Bucket=self.where.bucket, Key=entry["Key"])
+    def keeps_versions(self) -> bool:
+        """As `Output.keeps_versions`."""
+        from botocore.exceptions import ClientError
+
+        with self._told(), suppress(ClientError):  # not everybody may ask, and not every store knows
+            return client().get_bucket_versioning(Bucket=self.where.bucket).get("Status") == "Enabled"
+        return False
 
     def remove_older(self, table: str, commit: str, known: set[str]) -> None:
         """As `Output.remove_older`; both ages are by the store's clock."""

@@ -41,6 +41,10 @@ _CONFIGURATION: dict[str, str | None] = {
     # Not uri and message: a name that was purged must not survive as a minimum or maximum in the log.
     "delta.dataSkippingStatsColumns": "settings_id,scanned_at,modified_at,status,reason,verdict,p_fake",
 }
+SCANS_PROPERTIES = {
+    # No texts: a name that was purged must not survive in the log.
+    "delta.dataSkippingStatsColumns": "at"
+}
 
 
 class ResultsTable:
@@ -157,6 +161,15 @@ class ResultsTable:
             self._commit("append", table.cast(described_as(RESULTS, self._fenced.schema)))
         return self.version
 
+    def renew(self) -> None:
+        """Show life, and that nobody else holds the table.
+
+        Raises:
+            TableHeldError: another scan took it over.
+            StorageError: the store failed.
+        """
+        self._commit("renew")
+
     def release(self) -> None:
         """Let the next scan in."""
         self._released.set()
@@ -229,8 +242,7 @@ class ResultsTable:
 
 def create_scans(root: Output) -> None:
     """The table of scans below an output, made if it is not there yet."""
-    # No statistics of texts: a name that was purged must not survive in the log.
-    _create(root, "scans", SCANS, [], {"delta.appendOnly": "true", "delta.dataSkippingStatsColumns": "at"})
+    _create(root, "scans", SCANS, [], {"delta.appendOnly": "true", **SCANS_PROPERTIES})
 
 
 def _create(

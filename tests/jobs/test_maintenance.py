@@ -3,10 +3,12 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from detector.errors import TableHeldError
 from jobs.maintenance import optimize, purge
@@ -67,6 +69,89 @@ def test_a_purged_name_is_in_no_file_of_the_output(output: Path) -> None:
     )
     scans = DeltaTable(str(output / "scans")).to_pyarrow_table().to_pylist()
     assert scans[0]["inputs"] == ["(purged)", "/other"]
+
+
+@pytest.mark.parametrize("word", ["", "null", "/other/deeper", "done", "1a.mp4"])
+def test_a_purge_of_what_is_no_video_changes_nothing(command: Command, output: Path, word: str) -> None:
+    """Once, names were replaced as text: an unset variable put "(purged)" between all letters of the JSON."""
+    before = (_scans(output), (output / "summary.json").read_text(), read_rows(output))
+    done = command("table", "purge", output, "--uri", word, "--yes")
+    assert done.code == (0 if word else 2)
+    assert (_scans(output), (output / "summary.json").read_text(), read_rows(output)) == before
+
+
+@pytest.mark.parametrize(
+    "spelled", ["videos/{}", "./{}", "../videos/{}", "file:///videos/{}", "/videos/x/../{}"]
+)
+def test_names_go_however_the_scan_was_given_them(tmp_path: Path, spelled: str) -> None:
+    out = tmp_path / "out"
+    given = ["kept.mp4", spelled.format("a.mp4")]
+    with ResultsTable.create(str(out)).claim("one") as table:
+        table.append([sample_row("a.mp4"), sample_row("kept.mp4")])
+        settings = json.dumps({"all": {"inputs": given}, "scored_by": {"name": "a.mp4x"}})
+        table.record_scan("start", {"started_at": DAY, "inputs": given, "settings": settings})
+    assert purge(str(out), ["/videos/a.mp4"], None, dry_run=False).scans == 1
+    [scan] = _scans(out)
+    assert scan["inputs"] == ["kept.mp4", "(purged)"]
+    assert json.loads(scan["settings"]) == {
+        "all": {"inputs": ["kept.mp4", "(purged)"]},
+        "scored_by": {"name": "a.mp4x"},
+    }
+
+
+def test_the_names_of_what_is_old_go_with_its_last_row(output: Path) -> None:
+    old = DAY - timedelta(days=1, hours=1)
+    gone, kept = (str(sample_row(name)["uri"]) for name in ("2a.mp4", "1a.mp4"))
+    with ResultsTable.open(str(output)).claim("two") as table:
+        table.record_scan("start", {"started_at": DAY, "inputs": [gone, kept, NAME]})
+    (output / "summary.json").write_text(json.dumps({"examples": {"not_video": gone, "corrupt": kept}}))
+    receipt = purge(str(output), [], old, dry_run=False)
+    assert (receipt.rows, receipt.scans, receipt.summary) == (3, 1, True)
+    assert _scans(output)[-1]["inputs"] == ["(purged)", kept, NAME], "NAME has rows of later days"
+    assert _files_with(output, gone) == []
+
+
+def test_scans_keep_their_columns_and_can_be_read_at_any_moment_of_a_purge(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = DeltaTable(str(output / "scans"))
+    row = scans.to_pyarrow_table().append_column("added_later", pa.array([7]))
+    write_deltalake(scans, row, mode="append", schema_mode="merge")
+    for step in ("vacuum", "create_checkpoint", "cleanup_metadata"):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(DeltaTable, step, _StoppedError.now)
+            with pytest.raises(_StoppedError):
+                purge(str(output), [NAME], None, dry_run=False)
+        assert len(_scans(output)) == 2
+    purge(str(output), [NAME], None, dry_run=False)
+    assert {scan["added_later"] for scan in _scans(output)} == {None, 7}
+    assert _files_with(output, NAME) == []
+
+
+def test_a_purge_whose_claim_was_taken_stops(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten: list[object] = []
+
+    def write(*arguments: object, **more: object) -> None:
+        write_deltalake(*arguments, **more)  # type: ignore[arg-type,call-overload]
+        if not rewritten:
+            ResultsTable.open(str(output)).claim("somebody else", take_over=True)
+        rewritten.append(arguments)
+
+    monkeypatch.setattr("jobs.maintenance.write_deltalake", write)
+    with pytest.raises(TableHeldError, match="somebody else"):
+        purge(str(output), [NAME], None, dry_run=False)
+    assert len(rewritten) == 1, "the days that were left belong to the other"
+
+
+class _StoppedError(Exception):
+    @classmethod
+    def now(cls, *_: object, **__: object) -> None:
+        raise cls
+
+
+def _scans(output: Path) -> list[dict[str, Any]]:
+    rows = DeltaTable(str(output / "scans")).to_pyarrow_table().to_pylist()
+    return sorted(rows, key=lambda row: row["at"])
 
 
 def test_the_table_goes_on_after_a_purge(output: Path) -> None:
