@@ -18,7 +18,7 @@ ConfigFiles = Annotated[
 Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as key=value.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Output = Annotated[str, typer.Argument(help="The --output of the scan.")]
-Limit = Annotated[int | None, typer.Option(help="At most so many rows.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="At most so many rows.")]
 Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 

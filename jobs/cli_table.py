@@ -172,8 +172,10 @@ def _time(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         try:
+            if text.isdigit():  # seconds elsewhere, and never meant here
+                raise ValueError(text)
             return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise SettingsError(
                 f"older-than: {text!r} is neither a time nor an age",
                 hint="Write 2026-01-31T00:00:00Z, or 2160h for 90 days.",

@@ -9,6 +9,7 @@ only, the log tells whether it landed.
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any, Literal
 
@@ -145,9 +146,12 @@ def held(holder: Holder) -> TableHeldError:
     )
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def storage_error(path: str, error: Exception) -> StorageError:
     """The error of a store that failed at `path`."""
     return StorageError(
-        f"{printable(path)}: {printable(str(error))}",
+        f"{printable(path)}: {printable(' '.join(_COLOUR.sub('', str(error)).split()))}",
         hint="What is committed is kept. Put the store right and run the same command again.",
     )

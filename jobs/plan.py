@@ -36,12 +36,16 @@ _FIELDS: list[tuple[str, pa.DataType]] = [
 LISTING = pa.schema(_FIELDS)
 PLAN = pa.schema([*_FIELDS, ("video_id", pa.string()), ("attempt", pa.int32())])
 
-# A uri that several inputs name, or that changed while it was listed, is taken once, as it was seen last.
+# A uri that several inputs name, or that changed while it was listed, is taken once, as it was seen last;
+# what a manifest says of it beside stays, whoever named it last.
 _WANTED = """
 CREATE TEMP TABLE wanted AS
-SELECT * FROM listed WHERE n IN (
-    SELECT max_by(n, (coalesce(modified_at, '-infinity'::TIMESTAMPTZ), n)) FROM listed GROUP BY uri
-)
+SELECT listed.* REPLACE (coalesce(listed.extra, seen.extra) AS extra)
+FROM listed INNER JOIN (
+    SELECT
+        max_by(n, (coalesce(modified_at, '-infinity'::TIMESTAMPTZ), n)) AS n, any_value(extra) AS extra
+    FROM listed GROUP BY uri
+) AS seen ON listed.n = seen.n
 """
 
 _KNOWN = """
@@ -148,8 +152,8 @@ def plan(
         engine.register("listed", found.append_column("n", pa.array(range(len(found)), pa.int64())))
         if table:
             table.output.readable_by(engine)
-        register_files(engine, "results", table.files() if table else [], RESULTS)
         try:
+            register_files(engine, "results", table.files() if table else [], RESULTS)
             engine.execute(_WANTED)
             engine.execute(
                 _KNOWN,

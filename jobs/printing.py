@@ -21,7 +21,8 @@ _PIPE_COLUMNS = 10_000
 
 def print_table(table: pa.Table) -> None:
     """Print an Arrow table on stdout."""
-    print_rows(table.to_pylist(), table.column_names)
+    rows = _rows(table)
+    print_rows(rows, list(rows[0]) if rows else table.column_names)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
@@ -49,7 +50,30 @@ def _cell(value: Any) -> Text:
 
 def rows_as_json(table: pa.Table) -> Any:
     """An Arrow table as JSON can hold it: dates as ISO 8601, what is no number as null."""
-    return plain(table.to_pylist())
+    return plain(_rows(table))
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows by column name; columns of one name, as joins make them, are numbered."""
+    given = table.column_names
+    before = [given[:place].count(name) for place, name in enumerate(given)]
+    names = [f"{name}_{number}" if number else name for name, number in zip(given, before, strict=True)]
+    columns = [_values(column) for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except OverflowError:  # SQL has times that Python has not: infinity, and years from 10,000 on
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar[Any]) -> Any:
+    try:
+        return scalar.as_py()
+    except OverflowError:
+        return "beyond the calendar"
 
 
 def plain(value: Any) -> Any:

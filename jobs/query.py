@@ -7,8 +7,9 @@ it ends). Where a question is about verdicts, those of today are meant.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -89,7 +90,7 @@ FROM judged ORDER BY p_fake DESC, uri, person_id LIMIT $limit
 
 _DIFF = """
 WITH
-one AS (SELECT * FROM side_one), two AS (SELECT * FROM side_two)
+one AS ({before}), two AS ({after})
 SELECT
     coalesce(one.uri, two.uri) AS uri, one.verdict AS verdict_before, two.verdict AS verdict_after,
     one.p_fake AS p_fake_before, two.p_fake AS p_fake_after, two.p_fake - one.p_fake AS change,
@@ -115,6 +116,7 @@ _WRONG = (
     duckdb.PermissionException,
 )
 _ALL = (1 << 63) - 1
+_WHILE_REWRITTEN = "Ask again, if the table is being purged or optimized right now."
 
 
 def connect(output: str) -> duckdb.DuckDBPyConnection:
@@ -122,12 +124,16 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
 
     Raises:
         InputError: there is no table.
+        StorageError: its files cannot be read.
     """
     table = ResultsTable.open(output)
     connection = duck.connect(_MEMORY)
     table.output.readable_by(connection)
-    duck.register_files(connection, "results", table.files(), RESULTS)
-    duck.register_files(connection, "scans", table.scans_files(), SCANS)
+    try:
+        duck.register_files(connection, "results", table.files(), RESULTS)
+        duck.register_files(connection, "scans", table.scans_files(), SCANS)
+    except duckdb.Error as error:
+        raise StorageError(printable_lines(str(error)), hint=_WHILE_REWRITTEN) from error
     for name in ("latest", "current", "people", "tracks", "today"):
         connection.execute(view(name))
     duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])
@@ -187,26 +193,28 @@ def diff(
     Raises:
         InputError: neither a settings_id of the table nor a time.
     """
-    sides = [_SIDE.format(condition=_condition(connection, text)) for text in (before, after)]
-    query = _DIFF.replace("SELECT * FROM side_one", sides[0]).replace("SELECT * FROM side_two", sides[1])
-    values = {"before": before, "after": after, "limit": _ALL if limit is None else limit}
-    for place, name in (("$value", "before"), ("$value", "after")):
-        query = query.replace(place, f"${name}", 1)
-    return _table(connection, query, **values)
+    sides: dict[str, str] = {}
+    values: dict[str, Any] = {"limit": _ALL if limit is None else limit}
+    for name, text in (("before", before), ("after", after)):
+        condition, values[name] = _condition(connection, text, name)
+        sides[name] = _SIDE.format(condition=condition)
+    return _table(connection, _DIFF.format(**sides), **values)
 
 
-def _condition(connection: duckdb.DuckDBPyConnection, text: str) -> str:
+def _condition(connection: duckdb.DuckDBPyConnection, text: str, name: str) -> tuple[str, str | datetime]:
+    """Which rows are meant, with the parameter of that name, and its value."""
     known = connection.execute("SELECT count(*) FROM results WHERE settings_id = ?", [text]).fetchall()[0][0]
     if known:
-        return "settings_id = $value"
+        return f"settings_id = ${name}", text
     try:
-        datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
             f"{printable(text)} is neither a settings_id of the table nor a time",
             hint="`deepfake-scan query scans OUT` lists both; times are written as 2026-11-25T22:00:00Z.",
         ) from None
-    return "NOT shadow AND scanned_at <= $value::TIMESTAMPTZ"
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"NOT shadow AND scanned_at <= ${name}", moment
 
 
 def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:

@@ -57,16 +57,23 @@ def _run(job: Preparation, progress: Progress, extract: type[Extract]) -> Summar
     settings, summary = job.settings, job.summary
     listing = _listing(job)
     listed = collect(listing)  # before the table: an input that is not there leaves nothing behind
-    with _claimed(job, progress) as table:
+    table, waited = _claimed(job, progress)
+    with table:
+        if waited:  # the files are those of before
+            listing = _listing(job)
+            listed = collect(listing)
         plan = make_plan(listed, table, job.settings_id, **_wanted(settings))
         summary.take(plan, listing.skipped)
         progress.say(summary.opening())
         _refuse_silent_rescan(plan, settings)
+        table.record_scan("start", job.scan_record())
         if plan.to_do:
             _scan(job, plan, table, progress, extract)
-        if summary.exit_code is None:
+        else:
             summary.finish(settings.max_failed)
-        summary.write(table.output)
+            table.record_scan("end", job.scan_record())
+    # Not before the claim is given back: who lost it writes over nobody's summary.
+    summary.write(table.output)
     return summary
 
 
@@ -86,12 +93,12 @@ def _listing(job: Preparation) -> Listing:
     )
 
 
-def _claimed(job: Preparation, progress: Progress) -> ResultsTable:
-    """The table, claimed; with `wait` as soon as nobody else holds it."""
+def _claimed(job: Preparation, progress: Progress) -> tuple[ResultsTable, bool]:
+    """The table, claimed, and whether that had to be waited for."""
     table, told = ResultsTable.create(job.output), False
     while True:
         try:
-            return table.claim(job.summary.scan_id, take_over=job.settings.take_over)
+            return table.claim(job.summary.scan_id, take_over=job.settings.take_over), told
         except TableHeldError as error:
             if not job.settings.wait:
                 raise
@@ -107,7 +114,6 @@ def _scan(
     """Send the plan through the stages in waves and commit what comes out; a stopped scan keeps its rows."""
     summary = job.summary
     results = _Results(job, table, progress)
-    table.record_scan("start", job.scan_record())
     try:
         # Twice: Ray sets a handler of its own for SIGTERM when it starts.
         with (
@@ -142,7 +148,7 @@ def _end(job: Preparation, table: ResultsTable, results: _Results, progress: Pro
         progress.close()
         summary.finish(job.settings.max_failed)
         table.record_scan("end", job.scan_record())
-        if summary.exit_code == STORAGE:
+        if summary.exit_code in (STORAGE, BUG):
             summary.write(table.output)
 
 
@@ -210,12 +216,12 @@ class _Results:
     def commit(self) -> None:
         """Append what is held, whole; a signal waits until that is through."""
         with deferred():
+            self._committed = time.monotonic()
             if self._rows:
                 self._table.append(pa.concat_tables(self._rows))
                 self._job.summary.written += sum(map(len, self._rows))
                 self._rows = []
-            self._committed = time.monotonic()
-            self._job.summary.write(self._table.output)
+                self._job.summary.write(self._table.output)
 
 
 def _say_only(job: Preparation, progress: Progress) -> Summary:

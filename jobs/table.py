@@ -86,15 +86,22 @@ class ResultsTable:
 
     @classmethod
     def create(cls, output: str) -> Self:
-        """The table, made if it is not there yet."""
-        _create(open_output(output), "results", RESULTS, ["scan_date"], _CONFIGURATION)
+        """The table, made if it is not there yet.
+
+        Raises:
+            StorageError: the store fails, or cannot keep two writers apart.
+        """
+        root = open_output(output)
+        if not _is_table(root, "results"):
+            root.require_fences()
+        _create(root, "results", RESULTS, ["scan_date"], _CONFIGURATION)
         return cls.open(output)
 
     @staticmethod
     def exists(output: str) -> bool:
         """True if `open` would find a table."""
         root = open_output(output)
-        return DeltaTable.is_deltatable(root.at("results"), root.storage_options)
+        return _is_table(root, "results")
 
     @property
     def version(self) -> int:
@@ -109,9 +116,12 @@ class ResultsTable:
     def scans_files(self) -> list[str]:
         """Paths of the Parquet files of `scans`, as of now."""
         path, options = self.output.at("scans"), self.output.storage_options
-        if not DeltaTable.is_deltatable(path, options):
+        if not _is_table(self.output, "scans"):
             return []
-        return FencedTable(path, DeltaTable(path, storage_options=options), options).files()
+        try:
+            return FencedTable(path, DeltaTable(path, storage_options=options), options).files()
+        except (DeltaError, OSError) as error:
+            raise storage_error(path, error) from error
 
     def holder(self) -> Holder | None:
         """The scan that holds the table right now, as far as this host can know."""
@@ -238,6 +248,13 @@ class ResultsTable:
         with self._lock:
             log = f"results/_delta_log/{self.version:020}.json"
             self.output.remove_older("results", log, set(self.files()))
+
+
+def _is_table(root: Output, name: str) -> bool:
+    try:
+        return DeltaTable.is_deltatable(root.at(name), root.storage_options)
+    except (DeltaError, OSError) as error:
+        raise storage_error(root.at(name), error) from error
 
 
 def create_scans(root: Output) -> None:

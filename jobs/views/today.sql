@@ -1,14 +1,21 @@
 -- policies: the calibration and thresholds that each weights file was used with last, of those in `scans`. DuckDB.
+-- A policy that lacks a number, or has one that is none, is passed over.
 CREATE VIEW policies AS
-SELECT
-    weights_id, policy ->> '$.policy_id' AS policy_id,
-    (policy ->> '$.slope')::DOUBLE AS slope, (policy ->> '$.bias')::DOUBLE AS bias,
-    (policy ->> '$.flag')::DOUBLE AS flag, (policy ->> '$.uncertain')::DOUBLE AS uncertain
+SELECT weights_id, policy_id, slope, bias, flag, uncertain
 FROM (
-    SELECT weights_id, arg_max(settings -> '$.policy', "at") AS policy
-    FROM scans WHERE NOT shadow AND (settings -> '$.policy') IS NOT NULL
-    GROUP BY weights_id
-);
+    SELECT
+        weights_id, "at", policy ->> '$.policy_id' AS policy_id,
+        try_cast(policy ->> '$.slope' AS DOUBLE) AS slope, try_cast(policy ->> '$.bias' AS DOUBLE) AS bias,
+        try_cast(policy ->> '$.flag' AS DOUBLE) AS flag,
+        try_cast(policy ->> '$.uncertain' AS DOUBLE) AS uncertain
+    FROM (
+        SELECT weights_id, "at", CASE WHEN json_valid(settings) THEN settings -> '$.policy' END AS policy
+        FROM scans
+        WHERE NOT shadow
+    )
+)
+WHERE policy_id IS NOT NULL AND isfinite(slope) AND isfinite(bias) AND isfinite(flag) AND isfinite(uncertain)
+QUALIFY row_number() OVER (PARTITION BY weights_id ORDER BY "at" DESC) = 1;
 
 CREATE MACRO verdict_of(p_fake, flag, uncertain) AS CASE
     WHEN p_fake IS NULL THEN 'not_assessed'

@@ -135,11 +135,18 @@ def test_a_deadline_stops_a_scan_with_what_is_done_committed(folder: Folder) -> 
 
 
 def test_what_may_still_be_uploaded_is_left_to_a_later_scan(folder: Folder) -> None:
-    for file in list(folder.videos.iterdir())[:4]:
-        os.utime(file, (time.time() - 7200,) * 2)
+    for number, file in enumerate(folder.videos.iterdir()):
+        os.utime(file, (time.time() - (7200 if number < 4 else 60),) * 2)
     summary = folder.scan(min_age="1h")
     assert (summary.written, summary.skipped, summary.exit_code) == (4, {"younger than min_age": 6}, 0)
-    assert folder.scan(min_age="1s").written == 6
+    assert folder.scan(min_age="30s").written == 6
+
+
+def test_a_scan_with_nothing_to_do_is_noted_too(folder: Folder) -> None:
+    folder.scan()
+    folder.scan()
+    assert [event["event"] for event in folder.events()] == ["start", "end"] * 2
+    assert (folder.events()[-1]["exit_code"], folder.events()[-1]["planned"]) == (0, 0)
 
 
 def test_a_new_video_and_a_changed_one_are_scanned(folder: Folder) -> None:

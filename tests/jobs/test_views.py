@@ -41,7 +41,7 @@ def test_people_and_tracks_are_those_of_the_rows(command: Command, scanned: Scan
 
 
 def test_scans_say_how_they_ended_and_their_settings_in_words(command: Command, scanned: Scanned) -> None:
-    (scan,) = _ask(command, "scans", scanned.output)
+    scan = _ask(command, "scans", scanned.output)[-1]  # other tests scan the same again
     assert scan["exit_code"] == scanned.exit_code
     assert scan["done"] == scan["planned"] > 10
     assert json.loads(scan["scored_by"])["detector"] == "yunet"
@@ -77,6 +77,8 @@ def test_diff_tells_what_changed_between_settings_and_between_times(command: Com
             (sample_row("b.mp4")["uri"], "not_flagged", "not_flagged"),
         ]
         assert found[0]["change"] == pytest.approx(0.7)
+    for written in ("20260105T120000", "2026-W02-1T12"):  # ISO 8601 has many ways
+        assert len(_ask(command, "diff", out, written, "2026-01-07")) == 2
     wrong = command("query", "diff", out, "cccccccccccc", "bbbbbbbbbbbb")
     assert wrong.code == 2
     assert "neither a settings_id of the table nor a time" in wrong.err
@@ -116,6 +118,61 @@ def test_verdicts_of_today_stand_beside_those_of_the_scan(command: Command, tmp_
     people = {row["uri"]: row for row in _ask(command, "people", out)}
     assert people[rows["other.mp4"]["uri"]]["verdict"] == "flagged"
     assert people[rows["a.mp4"]["uri"]]["verdict_when_scanned"] == "flagged"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"slope": None},
+        {"flag": None},
+        {"slope": "NaN"},
+        {"slope": "abc"},
+        {"policy_id": None},
+        None,
+        "",
+        "{",
+    ],
+)
+def test_a_policy_that_is_none_is_passed_over(command: Command, tmp_path: Path, spoiled: object) -> None:
+    out = _table(tmp_path, sample_row("a.mp4") | {"p_fake": 0.95, "logit": 3.0})
+    newer = replace(POLICY, policy_id="p2", flag=0.97)
+    settings = [json.dumps({"policy": asdict(newer)})]
+    settings += [
+        spoiled if isinstance(spoiled, str) else json.dumps({"policy": spoiled and asdict(newer) | spoiled})
+    ]
+    with ResultsTable.create(str(out)).claim("later") as table:
+        for text in settings:
+            words = {"started_at": datetime.now(UTC), "weights_id": sample_row("a.mp4")["weights_id"]}
+            table.record_scan("start", words | {"settings": text, "shadow": False})
+    [row] = _ask(command, "sql", out, "SELECT policy_today, verdict_today FROM today")
+    assert row == {"policy_today": "p2", "verdict_today": "uncertain"}
+
+
+def test_what_a_manifest_named_too_early_is_forgotten_when_it_is_there(
+    command: Command, tmp_path: Path
+) -> None:
+    early, later = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
+    missing = {"version": "not-found", "status": "failed", "reason": "not_found", "verdict": "not_assessed"}
+    out = _table(
+        tmp_path,
+        sample_row("late.mp4") | missing | {"scanned_at": early},
+        sample_row("late.mp4") | {"scanned_at": later},
+        sample_row("gone.mp4") | {"scanned_at": early},
+        sample_row("gone.mp4") | missing | {"scanned_at": later},
+        sample_row("never.mp4") | missing | {"scanned_at": later},
+    )
+    found = _ask(command, "failed", out)
+    assert {Path(row["uri"]).name for row in found} == {"gone.mp4", "never.mp4"}
+
+
+def test_columns_of_one_name_and_odd_dates_are_shown_as_they_are(command: Command, tmp_path: Path) -> None:
+    out = _table(tmp_path, sample_row("a.mp4"))
+    [row] = _ask(
+        command, "sql", out, "SELECT 1 AS a, 2 AS a, 'infinity'::TIMESTAMPTZ AS t, '10000-01-01'::DATE AS d"
+    )
+    assert list(row.values())[:2] == [1, 2]
+    assert row["t"] == row["d"] == "beyond the calendar"
+    assert command("query", "sql", out, "SELECT 1 AS a, 2 AS a").out.split() == ["a", "a_1", "1", "2"]
 
 
 def test_exports_hold_every_row_and_are_safe_to_open(command: Command, tmp_path: Path) -> None:
