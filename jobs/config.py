@@ -222,9 +222,9 @@ class ScanSettings(BaseModel):
     )
     temp_bytes: Size = Field(
         default=20_000_000_000,
-        description="Disk that the downloads of one node may take together, such as 20GB: each extracting "
-        "actor has a share, and fetches the next video only within it. A video larger than the share is "
-        "fetched when it is the actor's only one.",
+        description="Disk of a node for downloads, such as 20GB: each extracting actor has a share, and "
+        "fetches the next video only within it. A video larger than the share is fetched when it is the "
+        "actor's only one, so that max_bytes for each actor is what a node needs at most.",
     )
 
     def extract_options(self, header: Header) -> ExtractOptions:

@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, BinaryIO, cast
 
 from detector.errors import VideoError
 from detector.types import Reason
-from jobs.s3 import client, error_code, parse
+from jobs.s3 import client, error_code, of_version, parse
 
 _CHUNK = 1 << 20
 _TRIES = 3
@@ -27,10 +27,25 @@ _REASONS = {
     "412": (Reason.CHANGED_DURING_READ, "the object is not the one that was listed"),
     "NoSuchKey": (Reason.NOT_FOUND, "the object is gone"),
     "404": (Reason.NOT_FOUND, "the object is gone"),
+    "NoSuchVersion": (Reason.NOT_FOUND, "this version of the object is gone"),
     "AccessDenied": (Reason.ACCESS_DENIED, "the store refuses to hand the object out"),
     "403": (Reason.ACCESS_DENIED, "the store refuses to hand the object out"),
     "InvalidObjectState": (Reason.ARCHIVED, "the object lies in an archive class and must be restored first"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One object as it was listed."""
+
+    uri: str
+    """`s3://bucket/key`."""
+    version: str
+    """Its ETag, without quotes."""
+    size: int
+    """Bytes."""
+    version_id: str | None = None
+    """Of a version that is not, or may no longer be, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,8 @@ class Downloaded:
     sha256: str
     version_id: str | None
     """None where the bucket keeps no versions."""
+    seconds: float = 0.0
+    """That it took, without the wait for room."""
 
 
 class TempDisk:
@@ -71,15 +88,11 @@ class TempDisk:
 
 
 @contextmanager
-def download(
-    uri: str, version: str, size: int, max_bytes: int, disk: TempDisk | None = None
-) -> Iterator[Downloaded]:
+def download(wanted: Wanted, max_bytes: int, disk: TempDisk | None = None) -> Iterator[Downloaded]:
     """One object, read whole and verified.
 
     Args:
-        uri: `s3://bucket/key`.
-        version: Its ETag as it was listed, without quotes.
-        size: Its size as it was listed.
+        wanted: As it was listed.
         max_bytes: A larger one is not asked for.
         disk: What it has to find room on.
 
@@ -87,18 +100,19 @@ def download(
         VideoError: too_large, changed_during_read, not_found, access_denied, archived; fetch_failed after
             three whole reads.
     """
-    if size > max_bytes:
-        raise VideoError(Reason.TOO_LARGE, f"{size} bytes; at most {max_bytes} are read")
+    if wanted.size > max_bytes:
+        raise VideoError(Reason.TOO_LARGE, f"{wanted.size} bytes; at most {max_bytes} are read")
     with (
-        disk.room(size) if disk else nullcontext(),
+        disk.room(wanted.size) if disk else nullcontext(),
         tempfile.TemporaryFile(prefix="deepfake-scan-") as file,
     ):
-        body = _fetched(uri, version, size, cast("IO[bytes]", file))
+        started = time.monotonic()
+        body = _fetched(wanted, cast("IO[bytes]", file))
         file.seek(0)
-        yield body
+        yield replace(body, seconds=time.monotonic() - started)
 
 
-def _fetched(uri: str, version: str, size: int, file: IO[bytes]) -> Downloaded:
+def _fetched(wanted: Wanted, file: IO[bytes]) -> Downloaded:
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -109,7 +123,7 @@ def _fetched(uri: str, version: str, size: int, file: IO[bytes]) -> Downloaded:
             file.seek(0)
             file.truncate()
         try:
-            return _read(uri, version, size, file)
+            return _read(wanted, file)
         except ClientError as error:
             code = error_code(error)
             if code in _REASONS:
@@ -124,18 +138,27 @@ class _ShortBodyError(Exception):
     """The body has another length than the listing said."""
 
 
-def _read(uri: str, version: str, size: int, file: IO[bytes]) -> Downloaded:
-    where = parse(uri)
+def _read(wanted: Wanted, file: IO[bytes]) -> Downloaded:
+    where = parse(wanted.uri)
     answer: Any = client().get_object(
-        Bucket=where.bucket, Key=where.key, IfMatch=f'"{version}"', ChecksumMode="ENABLED"
+        Bucket=where.bucket,
+        Key=where.key,
+        IfMatch=f'"{wanted.version}"',
+        ChecksumMode="ENABLED",
+        **of_version(wanted.version_id),
     )
+    if answer["ContentLength"] != wanted.size:  # a manifest may say anything, and the disk has room for that
+        answer["Body"].close()
+        raise VideoError(
+            Reason.CHANGED_DURING_READ, f"it has {answer['ContentLength']} bytes, {wanted.size} were listed"
+        )
     digest, length = hashlib.sha256(), 0
     for chunk in iter(lambda: answer["Body"].read(_CHUNK), b""):
         file.write(chunk)
         digest.update(chunk)
         length += len(chunk)
-    if length != size:
-        raise _ShortBodyError(f"{length} bytes came, {size} were listed")
+    if length != wanted.size:
+        raise _ShortBodyError(f"{length} bytes came, {wanted.size} were listed")
     whole = answer.get("ChecksumType") != "COMPOSITE"
     checked = whole and any(name.startswith("Checksum") and name != "ChecksumType" for name in answer)
     integrity = "checksum" if checked else "length"

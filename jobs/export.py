@@ -36,6 +36,7 @@ def export(connection: duckdb.DuckDBPyConnection, view: str, path: Path) -> int:
         InputError: another view, or another ending.
         StorageError: it cannot be read or written.
     """
+    path = path.expanduser()
     writers: dict[str, Callable[[pa.RecordBatchReader, Path], int]] = {".parquet": _parquet, ".csv": _csv}
     writer = writers.get(path.suffix.lower())
     if writer is None or view not in VIEWS:

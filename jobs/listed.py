@@ -39,7 +39,7 @@ class Selection:
     Args:
         include: Patterns in place of the list of suffixes.
         exclude: Patterns that leave out what would be taken.
-        own: Folders or prefixes that the scan itself writes.
+        own: What the scan itself writes, files and folders or prefixes.
 
     Attributes:
         skipped: How many entries were passed over, by suffix or by what they are.
@@ -55,11 +55,16 @@ class Selection:
         self.own = own
         self._include, self._exclude = (tuple(map(str.lower, patterns)) for patterns in (include, exclude))
 
-    def takes(self, name: str, inside: str) -> bool:
-        """True if the file, at `inside` below its input, looks like a video; else it is counted."""
+    def takes(self, name: str, inside: str, *, spelled_out: bool = False) -> bool:
+        """True if the file, at `inside` below its input, looks like a video; else it is counted.
+
+        With `spelled_out` a pattern named its suffix, and it is taken for one unless it is excluded.
+        """
         if _matches(self._exclude, name, inside):
             self.skipped["excluded"] += 1
             return False
+        if spelled_out:
+            return True
         taken = _matches(self._include, name, inside) if self._include else suffix(name) in SUFFIXES
         if not taken:
             self.skipped[_kind(name)] += 1

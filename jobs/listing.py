@@ -112,5 +112,5 @@ def _written(output: str | None) -> frozenset[str]:
     """What a scan writes below its output, which may lie among the videos."""
     if output is None:
         return frozenset()
-    parts = [f"{output.rstrip('/')}/{name}" for name in ("results", "scans")]
+    parts = [f"{output.rstrip('/')}/{name}" for name in ("results", "scans", "summary.json")]
     return frozenset(parts if scheme_of(output) == "s3" else map(os.path.realpath, parts))

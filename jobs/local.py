@@ -7,7 +7,7 @@
 """
 
 # os.path keeps names as they are; a Path would normalise them.
-# ruff: noqa: PTH100, PTH111, PTH112, PTH116, PTH119
+# ruff: noqa: PTH100, PTH111, PTH112, PTH116, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -141,6 +141,18 @@ def _absolute(path: str) -> str:
     return os.path.realpath(path) if ".." in Path(path).parts else os.path.abspath(path)
 
 
+def one_local(name: str) -> Listed | None:
+    """The one file of that very name, None where there is none; nothing in the name is a pattern.
+
+    A folder, or whatever else is no file, is there, and what opens it says what it is.
+    """
+    path = _absolute(local_path(name) or "")
+    try:
+        return _listed(path, os.stat(path))
+    except OSError:
+        return None
+
+
 def _named(path: str) -> Listed:
     try:
         status = os.stat(path)
@@ -158,6 +170,7 @@ def _matching(selection: Selection, pattern: str) -> Iterator[Listed]:
     """
     recursive = "**" in pattern
     spelled_out = suffix(pattern) not in ("", ".") and not has_magic(suffix(pattern))
+    top = os.path.dirname(re.split(r"[*?[]", pattern, maxsplit=1)[0])
     found = False
     for path in _glob(pattern):
         found = True
@@ -165,8 +178,10 @@ def _matching(selection: Selection, pattern: str) -> Iterator[Listed]:
             if not recursive:
                 yield from _walk(selection, path)
             continue
-        name = os.path.basename(path)
-        if spelled_out or selection.takes(name, name):
+        inside = os.path.relpath(path, top)
+        if not _is_own(selection, path) and selection.takes(
+            os.path.basename(path), inside, spelled_out=spelled_out
+        ):
             yield from _entry(selection, path)
     if not found:
         raise InputError(f"nothing matches {printable(pattern)}", hint="Check the spelling of the pattern.")
@@ -202,8 +217,18 @@ def _walk(selection: Selection, top: str) -> Iterator[Listed]:
                     folders.append(entry.path)
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 selection.skipped["link to a folder"] += 1
-            elif selection.takes(entry.name, os.path.relpath(entry.path, top)):
+            elif not _is_own(selection, entry.path) and selection.takes(
+                entry.name, os.path.relpath(entry.path, top)
+            ):
                 yield from _entry(selection, entry.path)
+
+
+def _is_own(selection: Selection, path: str) -> bool:
+    """True, and counted, for a file that the scan itself writes beside its tables."""
+    if os.path.basename(path) != "summary.json" or os.path.realpath(path) not in selection.own:
+        return False
+    selection.skipped["file of results"] += 1
+    return True
 
 
 def _entry(selection: Selection, path: str) -> Iterator[Listed]:

@@ -25,14 +25,17 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from detector.errors import DeepfakeScanError, InputError, StorageError
+from detector.errors import InputError, StorageError
 from jobs.listed import NOT_FOUND, Listed, Selection, suffix
-from jobs.local import list_local, scheme_of
-from jobs.s3 import Address, filesystem, head, is_taken, parse
+from jobs.local import one_local, scheme_of
+from jobs.s3 import Address, error_code, filesystem, head, is_taken, parse
 from jobs.schema import printable
 
 _KNOWN = ("uri", "size", "version", "version_id", "modified_at", "storage_class")
 _INVENTORY = "manifest.json"
+_TOO_MANY = "\0"
+# Not there, and not to be seen: who may not list a bucket is told 403 of what is not there.
+_NOT_SHOWN = frozenset(("403", "404", "AccessDenied", "NoSuchKey", "NoSuchVersion", "NoSuchBucket"))
 _AT_ONCE = 1000
 _THREADS = 16
 
@@ -53,9 +56,15 @@ def list_manifest(selection: Selection, name: str) -> Iterator[Listed]:
             yield from _inventory(selection, name)
         else:
             yield from _completed(_rows(name), name)
+    except InputError as error:
+        prefix = f"manifest {printable(name)}"
+        if error.message.startswith(prefix):
+            raise
+        raise InputError(f"{prefix}: {error.message}", hint=error.hint) from error
     except BotoCoreError as error:
         raise StorageError(f"manifest {printable(name)}: {printable(str(error))}") from error
-    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: JSON, text that is not UTF-8
+    # ValueError: JSON, numbers, times, text that is not UTF-8.
+    except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"manifest {printable(name)} cannot be read: {printable(str(error))}") from error
 
 
@@ -102,55 +111,94 @@ def _parquet(file: IO[bytes]) -> Iterator[_Row]:
 def _csv(file: IO[bytes]) -> Iterator[_Row]:
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     try:
-        yield from csv.DictReader(text)
+        reader = csv.DictReader(text, restkey=_TOO_MANY)
+        if not reader.fieldnames:
+            raise InputError("it is empty, without a line of column names")
+        for row in reader:
+            if _TOO_MANY in row:
+                raise InputError(f"line {reader.line_num} has more fields than there are columns")
+            yield row
     finally:
         text.detach()  # whoever opened the file closes it
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[_Row]:
-    yield from (json.loads(line) for line in file if line.strip())
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise InputError(f"line {number} is not an object of JSON")
+            yield row
 
 
 def _completed(rows: Iterable[_Row], manifest: str) -> Iterator[Listed]:
     """In order; size and version are asked for where a row does not have them, several at a time."""
-    iterator = iter(rows)
+    iterator = enumerate(rows, start=1)
     with ThreadPoolExecutor(_THREADS, "manifest") as pool:
         while chunk := list(islice(iterator, _AT_ONCE)):
-            yield from pool.map(lambda row: _listed(row, manifest), chunk)
+            yield from pool.map(lambda numbered: _listed(numbered[0], numbered[1], manifest), chunk)
 
 
-def _listed(row: _Row, manifest: str) -> Listed:
+def _listed(number: int, row: _Row, manifest: str) -> Listed:
     uri = str(row["uri"])
-    if scheme_of(uri) is None and scheme_of(manifest) is None:
+    scheme = scheme_of(uri)
+    if scheme not in (None, "file", "s3"):
+        raise InputError(f"row {number}: {printable(uri)} cannot be scanned by this release")
+    if scheme is None and scheme_of(manifest) is None:
         uri = str(Path(manifest).expanduser().absolute().parent / uri)
     extra = tuple(
         (str(name), _text(value)) for name, value in row.items() if name not in _KNOWN and value is not None
     )
-    if row.get("version") and row.get("size") not in (None, "") and scheme_of(uri) == "s3":
-        return Listed(
+    version_id = _optional(row, "version_id")
+    if row.get("version") and row.get("size") not in (None, "") and scheme == "s3":
+        found = Listed(
             uri,
-            int(row["size"]),
+            _size(row["size"]),
             str(row["version"]).strip('"'),
             _time(row.get("modified_at")),
-            row.get("storage_class") or None,
-            row.get("version_id") or None,
-            extra or None,
+            _optional(row, "storage_class"),
+            version_id,
         )
-    return replace(_asked(uri) or Listed(uri, 0, NOT_FOUND, None), extra=extra or None)
+    else:
+        found = _asked(uri, version_id) or Listed(uri, 0, NOT_FOUND, None)
+    texts = (found.uri, found.version, *(text for pair in extra for text in pair))
+    if any(not _in_utf8(text) for text in texts):
+        raise InputError(f"row {number}: {printable(uri)}: the row holds half a character (a lone surrogate)")
+    return replace(found, extra=extra or None)
 
 
-def _asked(uri: str) -> Listed | None:
+def _asked(uri: str, version_id: str | None) -> Listed | None:
+    """What there is, None where there is nothing, or nothing that may be seen: its row will say which."""
     from botocore.exceptions import ClientError
 
-    if scheme_of(uri) == "s3":
-        try:
-            return head(parse(uri))
-        except ClientError:  # the scan asks again, and its row says what the store answered
-            return None
+    if scheme_of(uri) != "s3":
+        return one_local(uri)
     try:
-        return next(iter(list_local(Selection(), uri)))
-    except DeepfakeScanError:
-        return None
+        return head(parse(uri), version_id)
+    except ClientError as error:
+        if error_code(error) in _NOT_SHOWN:
+            return None
+        raise StorageError(f"{printable(uri)}: {printable(str(error))}") from error
+
+
+def _optional(row: _Row, name: str) -> str | None:
+    value = row.get(name)
+    return None if value in (None, "") else str(value)
+
+
+def _size(value: object) -> int:
+    size = int(str(value))
+    if not 0 <= size < 1 << 62:
+        raise ValueError(f"{size} is no size of a file")
+    return size
+
+
+def _in_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: object) -> str:
@@ -168,6 +216,11 @@ def _time(value: object) -> datetime | None:
 def _inventory(selection: Selection, name: str) -> Iterator[Listed]:
     with _open(name) as file:
         described = json.load(file)
+    if not isinstance(described, dict) or not {"destinationBucket", "files"} <= described.keys():
+        raise InputError(
+            f"manifest {printable(name)} is not that of an S3 Inventory",
+            hint="A list of videos of your own needs another name: it is told by its suffix.",
+        )
     if described.get("fileFormat") != "Parquet":
         raise InputError(
             f"manifest {printable(name)}: an S3 Inventory in {described.get('fileFormat')}",
@@ -179,13 +232,23 @@ def _inventory(selection: Selection, name: str) -> Iterator[Listed]:
             for row in _parquet(file):
                 if row.get("is_latest") is False or row.get("is_delete_marker"):
                     continue
-                item = Listed(
-                    str(Address(row["bucket"], row["key"])),
-                    row["size"],
-                    row["e_tag"].strip('"'),
-                    _time(row.get("last_modified_date")),
-                    row.get("storage_class"),
-                    row.get("version_id"),
-                )
+                item = _inventoried(row)
                 if is_taken(selection, item, Address(row["bucket"], "")):
                     yield item
+
+
+def _inventoried(row: _Row) -> Listed:
+    missing = [name for name in ("bucket", "key", "size", "e_tag") if row.get(name) is None]
+    if missing:
+        raise InputError(
+            f"the S3 Inventory lacks {', '.join(missing)}",
+            hint="Let it have the optional fields Size and ETag (and LastModifiedDate, StorageClass).",
+        )
+    return Listed(
+        str(Address(row["bucket"], row["key"])),
+        row["size"],
+        row["e_tag"].strip('"'),
+        _time(row.get("last_modified_date")),
+        row.get("storage_class"),
+        row.get("version_id") or None,
+    )

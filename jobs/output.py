@@ -92,9 +92,16 @@ def open_output(output: str) -> Output:
     scheme = scheme_of(output)
     if scheme == "s3":
         where = parse(output)
-        found: Output = S3Output(where._replace(key=where.key.strip("/")))
-        _check_name(output.rstrip("/"))
-        return found
+        key = where.key.strip("/")
+        _check_name(f"s3://{where.bucket}/{key}".rstrip("/"))
+        # delta-rs takes it for a URL: these lead elsewhere than the key says.
+        odd = {sign for sign in "?#" if sign in key} | ({"", ".", ".."} & {*key.split("/")} if key else set())
+        if odd:
+            raise InputError(
+                f"{printable(output)} cannot hold a Delta table: its prefix has {_spelled(odd)}",
+                hint="Choose an output whose prefix has plain characters.",
+            )
+        return S3Output(where._replace(key=key))
     if scheme is not None:
         raise InputError(
             f"{printable(output)}: results cannot be written to {scheme}:// by this release",
@@ -103,6 +110,10 @@ def open_output(output: str) -> Output:
     path = Path(output).expanduser().absolute()
     _check_name(str(path) if output else "")
     return LocalOutput(path)
+
+
+def _spelled(parts: set[str]) -> str:
+    return printable(" ".join(part or "//" for part in sorted(parts)))
 
 
 def _check_name(name: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from jobs.download import TempDisk, download
+from jobs.download import TempDisk, Wanted, download
 from jobs.local import open_version, scheme_of
 
 
@@ -21,6 +22,8 @@ class Opened:
     """A body, and what is known of it because it passed through here."""
 
     file: BinaryIO
+    fetch_s: float
+    """Time to download and open, without waiting for room."""
     integrity: str | None = None
     """`checksum` or `length` of a download; None for a local file."""
     content_sha256: str | None = None
@@ -41,8 +44,10 @@ def open_planned(
             read.
     """
     if is_downloaded(planned["uri"]):
-        with download(planned["uri"], planned["version"], planned["size"], max_bytes, disk) as got:
-            yield Opened(got.file, got.integrity, got.sha256, got.version_id)
+        wanted = Wanted(planned["uri"], planned["version"], planned["size"], planned.get("version_id"))
+        with download(wanted, max_bytes, disk) as got:
+            yield Opened(got.file, got.seconds, got.integrity, got.sha256, got.version_id)
     else:
+        started = time.monotonic()
         with open_version(planned["uri"], planned["version"], max_bytes) as file:
-            yield Opened(file)
+            yield Opened(file, time.monotonic() - started)

@@ -121,14 +121,15 @@ def list_s3(selection: Selection, name: str) -> Iterator[Listed]:
 
 
 def _listed(selection: Selection, where: Address) -> Iterator[Listed]:
+    if where.key and not where.key.endswith("/"):
+        single = _single(where)  # also of a key that looks like a pattern
+        if single is not None:
+            yield single
+            return
     if any(sign in where.key for sign in "*?"):
         yield from _matching(selection, where)
         return
     if where.key and not where.key.endswith("/"):
-        single = _single(where)
-        if single is not None:
-            yield single
-            return
         where = where._replace(key=f"{where.key}/")
     found = False
     for item in _below(where):
@@ -151,7 +152,9 @@ def _matching(selection: Selection, where: Address) -> Iterator[Listed]:
         if not fnmatchcase(parse(item.uri).key, where.key.replace("[", "[[]")):
             continue
         found = True
-        if spelled_out or is_taken(selection, item, where._replace(key=literal)):
+        # As in a folder: what `exclude` names is meant from the last slash before the pattern on.
+        top = where._replace(key=literal[: literal.rfind("/") + 1])
+        if is_taken(selection, item, top, spelled_out=spelled_out):
             yield item
     if not found:
         raise InputError(
@@ -159,20 +162,21 @@ def _matching(selection: Selection, where: Address) -> Iterator[Listed]:
         )
 
 
-def is_taken(selection: Selection, item: Listed, top: Address) -> bool:
+def is_taken(selection: Selection, item: Listed, top: Address, *, spelled_out: bool = False) -> bool:
     """True if an object found below `top` is to be scanned; else it is counted."""
-    if any(item.uri.startswith(f"{own}/") for own in selection.own):
+    if any(item.uri == own or item.uri.startswith(f"{own}/") for own in selection.own):
         selection.skipped["object of results"] += 1
         return False
     key = parse(item.uri).key
     if key.endswith("/"):
         selection.skipped["marker of a folder"] += 1
         return False
-    return selection.takes(key.rpartition("/")[2], key.removeprefix(top.key))
+    inside = key.removeprefix(top.key)
+    return selection.takes(key.rpartition("/")[2], inside, spelled_out=spelled_out)
 
 
-def head(where: Address) -> Listed | None:
-    """One object as a listing would show it, None where there is none.
+def head(where: Address, version_id: str | None = None) -> Listed | None:
+    """One object, or that version of it, as a listing would show it; None where there is none.
 
     Raises:
         botocore.exceptions.ClientError: the store refuses.
@@ -180,14 +184,21 @@ def head(where: Address) -> Listed | None:
     from botocore.exceptions import ClientError
 
     try:
-        found = client().head_object(Bucket=where.bucket, Key=where.key)
+        found = client().head_object(Bucket=where.bucket, Key=where.key, **of_version(version_id))
     except ClientError as error:
         if error_code(error) in _MISSING:
             return None
         raise
     modified = found["LastModified"].astimezone(UTC)
     version = found["ETag"].strip('"')
-    return Listed(str(where), found["ContentLength"], version, modified, found.get("StorageClass"))
+    return Listed(
+        str(where), found["ContentLength"], version, modified, found.get("StorageClass"), version_id
+    )
+
+
+def of_version(version_id: str | None) -> dict[str, Any]:
+    """What a request has to say of a version; nothing where the newest is meant."""
+    return {"VersionId": version_id} if version_id else {}
 
 
 def _single(where: Address) -> Listed | None:

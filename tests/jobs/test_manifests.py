@@ -11,9 +11,11 @@ import pytest
 from detector.errors import InputError, StorageError
 from jobs import s3
 from jobs.listing import Listing, Narrowed
+from jobs.plan import plan
+from jobs.scan import run
 from tests.jobs.conftest import Command
 from tests.media import moving_face, write_video
-from tests.scans import read_rows, touch
+from tests.scans import outcomes, read_rows, scan_settings, touch
 
 
 def _listed(manifest: Path | str, **more):
@@ -109,7 +111,7 @@ def test_a_manifest_on_s3_asks_only_for_what_it_does_not_know(
     manifest = _write(tmp_path / "list.jsonl", rows)
     s3.client().upload_file(str(manifest), bucket, "lists/list.jsonl")
     asked = []
-    monkeypatch.setattr("jobs.manifests.head", lambda where: asked.append(where.key) or s3.head(where))
+    monkeypatch.setattr("jobs.manifests.head", lambda where, _: asked.append(where.key) or s3.head(where))
     first, second = _listed(f"s3://{bucket}/lists/list.jsonl")
     assert asked == ["b c.mp4"]
     assert first.modified_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -158,3 +160,68 @@ def test_an_inventory_is_a_listing(bucket: str, tmp_path: Path) -> None:
     assert item.uri == "s3://videos/in/a b.mp4"
     assert (item.version, item.version_id, item.storage_class) == ("abc", "v2", "GLACIER")
     assert dict(listing.skipped) == {".txt": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", "[1]", "line 1 is not an object"),
+        ("a.jsonl", '{"uri": "s3://b/a.mp4", "version": "v", "size": Infinity}', "cannot be read"),
+        ("a.jsonl", '{"uri": "s3://b/a.mp4", "version": "v", "size": 1e30}', "cannot be read"),
+        ("a.jsonl", '{"uri": "s3://b/a.mp4", "version": "v", "size": -1}', "no size of a file"),
+        ("a.jsonl", '{"uri": "s3://b/\\ud800.mp4", "version": "v", "size": 1}', "half a character"),
+        ("a.jsonl", '{"uri": "gs://b/a.mp4"}', "row 1: gs://b/a.mp4 cannot be scanned"),
+        ("a.csv", "", "it is empty"),
+        ("a.csv", "uri,size\na.mp4,1,2,3\n", "line 2 has more fields"),
+        ("a.csv", "uri\n" + "x" * 140_000, "cannot be read"),
+        ("manifest.json", "[]", "not that of an S3 Inventory"),
+        ("manifest.json", '{"fileFormat": "Parquet"}', "not that of an S3 Inventory"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_told_with_its_place(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        list(Listing([], manifests=[str(tmp_path / name)]))
+    assert str(caught.value).count("manifest ") == 1
+
+
+def test_a_row_of_a_manifest_is_one_file_and_no_pattern(tmp_path: Path, seeded: Path) -> None:
+    touch(tmp_path / "sub", "x.mp4", "y.mp4")
+    touch(tmp_path, "clip1.mp4", "clip[1].mp4", "*.mp4")
+    (tmp_path / "empty").mkdir()
+    names = ["sub", "empty", "clip[1].mp4", "clip?.mp4", "*.mp4"]
+    (tmp_path / "list.csv").write_text("\n".join(["uri", *names]))
+    run(
+        scan_settings(tmp_path, tmp_path / "out", seeded, inputs=[], manifests=[str(tmp_path / "list.csv")]),
+        quiet=True,
+    )
+    assert outcomes(read_rows(tmp_path / "out")) == {
+        "sub": "not_video",
+        "empty": "not_video",
+        "clip[1].mp4": "empty_file",
+        "clip?.mp4": "not_found",
+        "*.mp4": "empty_file",
+    }
+
+
+def test_what_a_manifest_says_beside_stays_where_a_folder_holds_the_same_video(tmp_path: Path) -> None:
+    touch(tmp_path / "videos", "a.mp4", "b.mp4")
+    (tmp_path / "list.csv").write_text(f"uri,account\n{tmp_path}/videos/a.mp4,anna\n")
+    listing = Listing([str(tmp_path / "videos")], manifests=[str(tmp_path / "list.csv")])
+    rows = plan(listing, None, "s").rows.to_pylist()
+    assert {Path(row["uri"]).name: row["extra"] for row in rows} == {
+        "a.mp4": [("account", "anna")],
+        "b.mp4": None,
+    }
+
+
+def test_a_pattern_can_be_narrowed_and_leaves_the_scans_own_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "text.mp4", "summary.json")
+    touch(tmp_path / "trash", "b.mp4")
+    listing = Listing([f"{tmp_path}/**/*.mp4"], narrowed=Narrowed(exclude=["text*", "trash/*"]))
+    assert {Path(item.uri).name for item in listing} == {"a.mp4"}
+    everything = Listing([str(tmp_path)], ["*"], str(tmp_path))
+    assert {Path(item.uri).name for item in everything} == {"a.mp4", "text.mp4", "b.mp4"}
+    assert everything.skipped["file of results"] == 1

@@ -18,8 +18,9 @@ from moto.server import ThreadedMotoServer
 from detector.errors import InputError, StorageError, VideoError
 from detector.types import Clips, Extraction, ExtractOptions, Facts, Reason
 from jobs import s3
-from jobs.download import TempDisk, _fetched, download
-from jobs.listing import Listing
+from jobs.download import TempDisk, Wanted, _fetched, download
+from jobs.listed import Listed
+from jobs.listing import Listing, Narrowed
 from jobs.plan import plan
 from jobs.stages import Extract
 
@@ -52,8 +53,12 @@ def _keys(listing: Listing) -> list[str]:
     return sorted(s3.parse(item.uri).key for item in listing)
 
 
+def _wanted(item: Listed, size: int | None = None) -> Wanted:
+    return Wanted(item.uri, item.version, item.size if size is None else size, item.version_id)
+
+
 def _read(item) -> bytes:
-    with download(item.uri, item.version, item.size, 1 << 30) as got:
+    with download(_wanted(item), 1 << 30) as got:
         return got.file.read()
 
 
@@ -163,7 +168,7 @@ def test_a_body_comes_whole_verified_and_without_a_name(bucket: str, tmp_path: P
     body = os.urandom(3 << 20)
     _put(bucket, "a.mp4", body=body)
     [item] = Listing([f"s3://{bucket}/"])
-    with download(item.uri, item.version, item.size, 1 << 30) as got:
+    with download(_wanted(item), 1 << 30) as got:
         assert got.file.read() == body
         assert got.integrity == "checksum"
         assert got.sha256 == hashlib.sha256(body).hexdigest()
@@ -171,7 +176,7 @@ def test_a_body_comes_whole_verified_and_without_a_name(bucket: str, tmp_path: P
 
 
 def _reason(item, max_bytes: int = 1 << 30) -> Reason:
-    with pytest.raises(VideoError) as caught, download(item.uri, item.version, item.size, max_bytes):
+    with pytest.raises(VideoError) as caught, download(_wanted(item), max_bytes):
         pass
     return caught.value.reason
 
@@ -180,7 +185,7 @@ def test_the_version_id_of_a_versioned_bucket_is_told(bucket: str) -> None:
     s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     answer = s3.client().put_object(Bucket=bucket, Key="a.mp4", Body=b"body")
     [item] = Listing([f"s3://{bucket}/"])
-    with download(item.uri, item.version, item.size, 1 << 30) as got:
+    with download(_wanted(item), 1 << 30) as got:
         assert got.version_id == answer["VersionId"]
 
 
@@ -251,14 +256,53 @@ def test_another_version_a_missing_one_and_a_large_one_are_told_apart(bucket: st
     assert _reason(item) in (Reason.NOT_FOUND, Reason.CHANGED_DURING_READ)
 
 
-def test_a_body_of_another_length_than_was_listed_is_fetched_again_and_then_refused(
+def test_a_body_that_is_larger_than_a_manifest_said_is_refused_before_it_is_read(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.download.time.sleep", lambda _: None)
-    _put(bucket, "a.mp4")
+    _put(bucket, "a.mp4", body=b"x" * 100_000)
     [item] = Listing([f"s3://{bucket}/"])
+    monkeypatch.setattr("jobs.download._CHUNK", 1)
+    monkeypatch.setattr("jobs.download.hashlib.sha256", lambda: pytest.fail("the body was read"))
     with (
-        pytest.raises(VideoError, match="4 bytes came, 5 were listed"),
-        download(item.uri, item.version, item.size + 1, 1 << 30),
+        pytest.raises(VideoError, match="100000 bytes, 1 were listed") as caught,
+        download(_wanted(item, 1), 1 << 30),
     ):
         pass
+    assert caught.value.reason is Reason.CHANGED_DURING_READ
+
+
+def test_an_older_version_that_a_manifest_names_is_the_one_that_is_read(bucket: str, tmp_path: Path) -> None:
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    older = s3.client().put_object(Bucket=bucket, Key="a.mp4", Body=b"older")
+    _put(bucket, "a.mp4", body=b"newer!")
+    rows = [
+        {"uri": f"s3://{bucket}/a.mp4", "version_id": older["VersionId"]},
+        {
+            "uri": f"s3://{bucket}/a.mp4",
+            "version_id": older["VersionId"],
+            "size": 5,
+            "version": older["ETag"],
+        },
+    ]
+    for row in rows:
+        (tmp_path / "list.jsonl").write_text(json.dumps(row))
+        [item] = Listing([], manifests=[str(tmp_path / "list.jsonl")])
+        assert _read(item) == b"older"
+
+
+def test_a_key_that_looks_like_a_pattern_can_be_named(bucket: str) -> None:
+    _put(bucket, "q?x=1.mp4", "qAx=1.mp4", "a*.mp4", "ab.mp4")
+    assert _keys(Listing([f"s3://{bucket}/q?x=1.mp4"])) == ["q?x=1.mp4"]
+    assert _keys(Listing([f"s3://{bucket}/a*.mp4"])) == ["a*.mp4"]
+    assert _keys(Listing([f"s3://{bucket}/q*.mp4"], ["*"])) == ["q?x=1.mp4", "qAx=1.mp4"]
+
+
+def test_what_a_pattern_finds_can_be_excluded_and_is_nothing_of_the_scans_own(bucket: str) -> None:
+    _put(bucket, "in/a.mp4", "in/trash/b.mp4", "in/results/c.mp4", "in/summary.json")
+    listing = Listing(
+        [f"s3://{bucket}/in/*.mp4"], output=f"s3://{bucket}/in", narrowed=Narrowed(exclude=["trash/*"])
+    )
+    assert _keys(listing) == ["in/a.mp4"]
+    assert dict(listing.skipped) == {"excluded": 1, "object of results": 1}
+    everything = Listing([f"s3://{bucket}/in/"], ["*"], output=f"s3://{bucket}/in")
+    assert _keys(everything) == ["in/a.mp4", "in/trash/b.mp4"]

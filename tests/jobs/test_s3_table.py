@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from detector.errors import StorageError, TableHeldError
+from detector.errors import InputError, StorageError, TableHeldError
 from jobs import s3
 from jobs.maintenance import purge
 from jobs.output import S3Output, open_output
@@ -111,15 +111,40 @@ def test_a_store_without_conditional_writes_is_refused(bucket: str, monkeypatch:
     def careless(**words):
         return put(**{name: value for name, value in words.items() if name != "IfNoneMatch"})
 
-    monkeypatch.setattr(s3.client(), "put_object", careless)
+    refused = pytest.raises(StorageError, match="overwrites an object that was to be written only if new")
+    with monkeypatch.context() as patched:
+        patched.setattr(s3.client(), "put_object", careless)
+        with refused:
+            ResultsTable.create(f"s3://{bucket}/out")
+    assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket), "nothing was begun there"
     table = ResultsTable.create(f"s3://{bucket}/out")
-    with pytest.raises(StorageError, match="overwrites an object that was to be written only if new"):
+    monkeypatch.setattr(s3.client(), "put_object", careless)
+    with refused:
         table.claim("one")
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
     with pytest.raises(StorageError, match=r"NoSuchBucket|does not exist"):
         ResultsTable.create("s3://no-such-bucket-here/out")
+
+
+@pytest.mark.parametrize("key", ["q?x", "h#x", "a/../b", "./c", "a//b", "a%20b"])
+def test_a_prefix_that_delta_would_look_for_elsewhere_is_refused(bucket: str, key: str) -> None:
+    with pytest.raises(InputError, match="cannot hold a Delta table"):
+        ResultsTable.create(f"s3://{bucket}/{key}")
+    assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket)
+
+
+def test_a_purge_says_where_the_bucket_keeps_old_versions(bucket: str, command: Command) -> None:
+    out = f"s3://{bucket}/out"
+    with ResultsTable.create(out).claim("one") as table:
+        table.append(rows(2))
+    uri = str(rows(1)[0]["uri"])
+    assert "old versions" not in command("table", "purge", out, "--uri", uri).out
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    done = command("table", "purge", out, "--uri", uri, "--yes")
+    assert "1 rows removed" in done.out
+    assert "The bucket keeps old versions of objects" in done.out
 
 
 def test_a_prefix_is_absolute_and_without_slashes_at_its_ends() -> None:
