@@ -95,16 +95,16 @@ def _listing(job: Preparation) -> Listing:
 
 def _claimed(job: Preparation, progress: Progress) -> tuple[ResultsTable, bool]:
     """The table, claimed, and whether that had to be waited for."""
-    table, told = ResultsTable.create(job.output), False
+    table, waited = ResultsTable.create(job.output), False
     while True:
         try:
-            return table.claim(job.summary.scan_id, take_over=job.settings.take_over), told
+            return table.claim(job.summary.scan_id, take_over=job.settings.take_over), waited
         except TableHeldError as error:
             if not job.settings.wait:
                 raise
-            if not told:
+            if not waited:
                 progress.say(f"waiting: {error.message}")
-            told = True
+            waited = True
             time.sleep(_WAIT_S)
 
 
