@@ -130,16 +130,18 @@ def test_scans_keep_their_columns_and_can_be_read_at_any_moment_of_a_purge(
 
 def test_a_purge_whose_claim_was_taken_stops(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten: list[object] = []
+    other = ResultsTable.open(str(output))
 
     def write(*arguments: object, **more: object) -> None:
         write_deltalake(*arguments, **more)  # type: ignore[arg-type,call-overload]
         if not rewritten:
-            ResultsTable.open(str(output)).claim("somebody else", take_over=True)
+            other.claim("somebody else", take_over=True)
         rewritten.append(arguments)
 
     monkeypatch.setattr("jobs.maintenance.write_deltalake", write)
     with pytest.raises(TableHeldError, match="somebody else"):
         purge(str(output), [NAME], None, dry_run=False)
+    other.release()
     assert len(rewritten) == 1, "the days that were left belong to the other"
 
 
