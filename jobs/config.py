@@ -194,6 +194,11 @@ class ScanSettings(BaseModel):
         "rest is left to the next scan, exit code 6. null: go on to the end.",
     )
     limit: Count | None = Field(default=None, description="Stop after this many videos. null: all of them.")
+    price_per_hour: Annotated[float, Number, Field(gt=0)] | None = Field(
+        default=None,
+        description="What an hour of all machines costs, in your currency: --dry-run then says what the scan "
+        "will cost. null: it does not.",
+    )
     notify: list[Text] = Field(
         default=[],
         description="URLs that are told how the scan ended, by a webhook signed as standardwebhooks.com has "

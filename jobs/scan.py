@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from detector.errors import DeepfakeScanError, SettingsError, TableHeldError
 from detector.types import Reason
 from jobs.config import ScanSettings
+from jobs.estimate import estimate
 from jobs.interrupt import Stopped, deferred, stoppable
 from jobs.listing import Listing, Narrowed
 from jobs.notify import told
@@ -232,6 +233,10 @@ def _say_only(job: Preparation, progress: Progress) -> Summary:
     plan = make_plan(listed, table, job.settings_id, **_wanted(job.settings))
     job.summary.take(plan, listing.skipped)
     progress.say(job.summary.opening())
+    size, price = pc.sum(plan.rows["size"]).as_py() or 0, job.settings.price_per_hour
+    job.summary.estimate = estimate(table, job.settings_id, plan.to_do, size, price)
+    if plan.to_do:
+        progress.say(job.summary.estimate.in_words())
     _refuse_silent_rescan(plan, job.settings)
     job.summary.exit_code = FINISHED
     return job.summary

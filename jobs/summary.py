@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from detector.types import Reason, Status, Verdict
+from jobs.estimate import Estimate
 from jobs.output import Output
 from jobs.schema import printable
 
@@ -31,7 +32,7 @@ class Summary:
     """Counts of one scan, in videos.
 
     `left` are due, but over the limit or past the deadline; `written` are rows committed to the table;
-    `examples` one uri per reason.
+    `examples` one uri per reason; `estimate` is that of a dry run.
     """
 
     output: str
@@ -55,6 +56,7 @@ class Summary:
     video_hours: float = 0.0
     extract_cpu_s: float = 0.0
     score_s: float = 0.0
+    estimate: Estimate | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
 
@@ -106,6 +108,8 @@ class Summary:
         content: dict[str, Any] = {"schema_version": 1}
         for item in fields(self):
             value = getattr(self, item.name)
+            if isinstance(value, Estimate):
+                value = value.as_json()
             content[item.name] = value.isoformat() if isinstance(value, datetime) else value
         return content | {"done": self.done, "seconds": round(self.seconds, 3)}
 
