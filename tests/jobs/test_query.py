@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import timedelta
 from itertools import permutations
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +17,7 @@ from detector.types import Reason, Status
 from jobs.query import connect, failed, flagged, settings, sql, summary, view
 from jobs.schema import RESULTS, to_arrow
 from jobs.table import ResultsTable
+from tests.conftest import Scanned
 from tests.jobs.samples import DAY, sample_row
 
 FETCH = Reason.FETCH_FAILED
@@ -244,3 +247,20 @@ def test_delta_itself_agrees(tmp_path):
         assert (
             sql(connection, "FROM results").num_rows == DeltaTable(str(tmp_path / "out" / "results")).count()
         )
+
+
+def test_the_questions_of_the_page_about_operations_have_answers(scanned: Scanned):
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    questions = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert len(questions) == 6
+    with connect(str(scanned.output)) as connection:
+        flagged_n, accounts, prefixes, reasons, settings_n, persons = [
+            sql(connection, question).to_pylist() for question in questions
+        ]
+        scored = sql(connection, "SELECT count(*) AS n FROM today WHERE verdict_today = 'flagged'")
+    assert len(flagged_n) == scored["n"].to_pylist()[0]
+    assert [row["account"] for row in accounts] == [None]
+    assert [row["videos"] for row in prefixes] == [accounts[0]["videos"]]
+    assert {row["reason"] for row in reasons} >= {"not_video", "empty_file"}
+    assert len(settings_n) == 1
+    assert len(persons) == 2
