@@ -39,7 +39,8 @@ def test_the_head_works_for_nobody_and_listens_to_itself() -> None:
     assert "--dashboard-host=127.0.0.1" in start
     assert cluster["provider"]["use_internal_ips"]
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
-    assert any(path.endswith(".ray/auth_token") for path in cluster["file_mounts"])
+    [token] = cluster["file_mounts"]
+    assert f"--env RAY_AUTH_TOKEN_PATH={token}" in cluster["docker"]["run_options"]
     assert "@sha256:" in cluster["docker"]["image"]
 
 
