@@ -100,8 +100,7 @@ def scan(
 
     The same command again scans only what is new. Exit codes: 0 done, 3 done but some videos failed, 2 wrong
     settings or input, 4 storage or cluster, 5 another scan holds the table, 6 --limit or --deadline left
-    some, 130 Ctrl-C,
-    143 terminated. After any of them the same command goes on where it stopped.
+    some, 130 Ctrl-C, 143 terminated. After any of them the same command goes on where it stopped.
     """
     settings = load_scan(
         config,

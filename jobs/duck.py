@@ -11,6 +11,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from detector.errors import StorageError
+from jobs.schema import printable
+
 
 def connect(memory: str = "1GB") -> duckdb.DuckDBPyConnection:
     """An empty database in memory; beyond `memory` it works on disk."""
@@ -45,13 +48,23 @@ def register_files(
 
     It has the columns of `schema` in that order, null where no file has them, and then those that only a file
     has: tables grow columns. Without files it is empty.
+
+    Raises:
+        StorageError: a file cannot be read.
     """
     connection.register(f"{name}_schema", schema.empty_table())
     query = f"FROM {name}_schema"
     if files:
-        connection.read_parquet(
-            [_literal(file) for file in files], hive_partitioning=True, union_by_name=True
-        ).create_view(f"{name}_files")
+        try:
+            found = connection.read_parquet(
+                [_literal(file) for file in files], hive_partitioning=True, union_by_name=True
+            )
+        except duckdb.Error as error:
+            raise StorageError(
+                f"{name} cannot be read: {printable(str(error))}",
+                hint="Try again, if the table is being purged or optimized right now.",
+            ) from error
+        found.create_view(f"{name}_files")
         query += f" UNION ALL BY NAME FROM {name}_files"
     connection.execute(f"CREATE VIEW {name} AS {query}")
 

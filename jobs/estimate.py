@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jobs import duck
 from jobs.schema import SCANS
@@ -27,31 +26,21 @@ class Estimate:
 
     Attributes:
         videos: To be scanned.
-        size: Of them together, bytes.
+        size_bytes: Of them together.
         seconds: Least and most; None where no scan with these settings has been measured.
         cost: Least and most, in the currency of the price; None without a price or a measurement.
         scans: Behind the bounds.
     """
 
     videos: int
-    size: int
+    size_bytes: int
     seconds: tuple[float, float] | None = None
     cost: tuple[float, float] | None = None
     scans: int = 0
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "videos": self.videos,
-            "bytes": self.size,
-            "seconds": self.seconds,
-            "cost": self.cost,
-            "measured_scans": self.scans,
-        }
-
     def in_words(self) -> str:
         """For people."""
-        much = f"{self.videos:,} videos, {_rounded(self.size)}"
+        much = f"{self.videos:,} videos, {_rounded(self.size_bytes)}"
         if self.seconds is None:
             return f"{much}; how long that takes has not been measured yet with these settings"
         low, high = self.seconds
@@ -64,7 +53,7 @@ class Estimate:
 
 
 def estimate(
-    table: ResultsTable | None, settings_id: str, videos: int, size: int, price_per_hour: float | None
+    table: ResultsTable | None, settings_id: str, videos: int, size_bytes: int, price_per_hour: float | None
 ) -> Estimate:
     """The estimate for so many videos of so many bytes.
 
@@ -72,17 +61,17 @@ def estimate(
         table: Whose scans are looked at; None where there is none yet.
         settings_id: Of the scan: others have other rates.
         videos: To be scanned.
-        size: Of them together, bytes.
+        size_bytes: Of them together.
         price_per_hour: Of the whole cluster.
     """
     rates = _rates(table, settings_id) if table is not None else []
     if not rates or not videos:
-        return Estimate(videos, size)
+        return Estimate(videos, size_bytes)
     # One scan tells nothing of how much scans differ.
     spread = (0.5, 2.0) if len(rates) == 1 else (1.0, 1.0)
     low, high = videos / max(rates) * spread[0], videos / min(rates) * spread[1]
     cost = None if price_per_hour is None else (low / 3600 * price_per_hour, high / 3600 * price_per_hour)
-    return Estimate(videos, size, (low, high), cost, len(rates))
+    return Estimate(videos, size_bytes, (low, high), cost, len(rates))
 
 
 def _rates(table: ResultsTable, settings_id: str) -> list[float]:

@@ -217,15 +217,16 @@ def _walk(selection: Selection, top: str) -> Iterator[Listed]:
                     folders.append(entry.path)
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 selection.skipped["link to a folder"] += 1
-            elif not _is_own(selection, entry.path) and selection.takes(
-                entry.name, os.path.relpath(entry.path, top)
-            ):
+            elif entry.name == "summary.json" and _is_own(selection, entry.path):
+                continue
+            elif selection.takes(entry.name, os.path.relpath(entry.path, top)):
                 yield from _entry(selection, entry.path)
 
 
 def _is_own(selection: Selection, path: str) -> bool:
-    """True, and counted, for a file that the scan itself writes beside its tables."""
-    if os.path.basename(path) != "summary.json" or os.path.realpath(path) not in selection.own:
+    """True, and counted, for a file that the scan itself writes."""
+    real = os.path.realpath(path)
+    if not any(real == own or real.startswith(f"{own}/") for own in selection.own):
         return False
     selection.skipped["file of results"] += 1
     return True

@@ -136,8 +136,7 @@ def _purged(table: ResultsTable, gone: pc.Expression, uris: Sequence[str], *, dr
     rows = dataset.to_table(["uri", "scan_date"], filter=gone)
     days: list[date] = sorted(set(cast("list[date]", rows["scan_date"].to_pylist())))
     names = Names({*uris, *_left_by_all(dataset, rows["uri"], gone)})
-    scans = _scans_without(output, names)
-    changed = _changed(output, scans)
+    scans, changed = _scans_without(output, names)
     data = output.read("summary.json")
     text = None if data is None else data.decode()
     summary = text is not None and names.struck_text(text) != text
@@ -215,24 +214,18 @@ def _appending_lifted(output: Output, name: str) -> Iterator[None]:
         _open(output, name).alter.set_table_properties({"delta.appendOnly": "true"})
 
 
-def _scans_without(output: Output, names: Names) -> pa.Table | None:
-    """All rows of `scans` with names struck out, in the columns that it has; None where there is no name."""
+def _scans_without(output: Output, names: Names) -> tuple[pa.Table | None, int]:
+    """All rows of `scans` with names struck out, and in how many; None where there is no name or no scan."""
     if not names or not DeltaTable.is_deltatable(output.at("scans"), output.storage_options):
-        return None
+        return None, 0
     stored = _open(output, "scans").to_pyarrow_table()
-    rows = stored.to_pylist()
+    rows, changed = stored.to_pylist(), 0
     for row in rows:
+        before = (row.get("inputs"), row.get("settings"))
         row["inputs"] = names.struck(row.get("inputs"), "inputs")
         row["settings"] = row.get("settings") and names.struck_text(row["settings"])
-    return pa.Table.from_pylist(rows, schema=stored.schema)
-
-
-def _changed(output: Output, table: pa.Table | None) -> int:
-    """Rows of `scans` that are not as they are in `table`."""
-    if table is None:
-        return 0
-    stored = _open(output, "scans").to_pyarrow_table().to_pylist()
-    return sum(one != other for one, other in zip(stored, table.to_pylist(), strict=True))
+        changed += before != (row["inputs"], row["settings"])
+    return pa.Table.from_pylist(rows, schema=stored.schema), changed
 
 
 def _replace_scans(output: Output, table: pa.Table) -> None:

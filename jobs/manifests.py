@@ -57,10 +57,7 @@ def list_manifest(selection: Selection, name: str) -> Iterator[Listed]:
         else:
             yield from _completed(_rows(name), name)
     except InputError as error:
-        prefix = f"manifest {printable(name)}"
-        if error.message.startswith(prefix):
-            raise
-        raise InputError(f"{prefix}: {error.message}", hint=error.hint) from error
+        raise InputError(f"manifest {printable(name)}: {error.message}", hint=error.hint) from error
     except BotoCoreError as error:
         raise StorageError(f"manifest {printable(name)}: {printable(str(error))}") from error
     # ValueError: JSON, numbers, times, text that is not UTF-8.
@@ -90,14 +87,14 @@ def _rows(name: str) -> Iterator[_Row]:
     reader = readers.get(suffix(name))
     if reader is None:
         raise InputError(
-            f"manifest {printable(name)}: its form is not told by its suffix",
+            "its form is not told by its suffix",
             hint=f"Name a file that ends in {', '.join(readers)}, or the {_INVENTORY} of an S3 Inventory.",
         )
     with _open(name) as file:
         for number, row in enumerate(reader(file), start=1):
             if not row.get("uri"):
                 raise InputError(
-                    f"manifest {printable(name)}, row {number}: there is no `uri`",
+                    f"row {number}: there is no `uri`",
                     hint="One column has to be named uri and hold s3:// addresses or paths.",
                 )
             yield row
@@ -218,12 +215,12 @@ def _inventory(selection: Selection, name: str) -> Iterator[Listed]:
         described = json.load(file)
     if not isinstance(described, dict) or not {"destinationBucket", "files"} <= described.keys():
         raise InputError(
-            f"manifest {printable(name)} is not that of an S3 Inventory",
+            "it is not that of an S3 Inventory",
             hint="A list of videos of your own needs another name: it is told by its suffix.",
         )
     if described.get("fileFormat") != "Parquet":
         raise InputError(
-            f"manifest {printable(name)}: an S3 Inventory in {described.get('fileFormat')}",
+            f"it is an S3 Inventory in {described.get('fileFormat')}",
             hint="Let the inventory be written as Parquet.",
         )
     bucket = described["destinationBucket"].rpartition(":")[2]

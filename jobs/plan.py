@@ -152,8 +152,8 @@ def plan(
         engine.register("listed", found.append_column("n", pa.array(range(len(found)), pa.int64())))
         if table:
             table.output.readable_by(engine)
+        register_files(engine, "results", table.files() if table else [], RESULTS)
         try:
-            register_files(engine, "results", table.files() if table else [], RESULTS)
             engine.execute(_WANTED)
             engine.execute(
                 _KNOWN,

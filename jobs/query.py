@@ -71,16 +71,10 @@ _PEOPLE = """
 WITH judged AS (
     SELECT
         video_id, uri, person.person_id,
-        CASE
-            WHEN policy_today <> policy_id THEN 1 / (1 + exp(-(person.logit * slope + bias)))
-            ELSE person.p_fake
-        END AS p_fake,
+        coalesce(score_of(person.logit, slope_today, bias_today), person.p_fake) AS p_fake,
         person.verdict AS verdict_when_scanned, person.windows, person.start_s, person.end_s,
         flag_today, uncertain_today
-    FROM (
-        SELECT today.*, slope, bias, unnest(persons) AS person
-        FROM today LEFT JOIN policies ON today.weights_id = policies.weights_id
-    )
+    FROM (SELECT *, unnest(persons) AS person FROM today)
 )
 SELECT
     video_id, uri, person_id, p_fake, verdict_of(p_fake, flag_today, uncertain_today) AS verdict,
@@ -116,7 +110,6 @@ _WRONG = (
     duckdb.PermissionException,
 )
 _ALL = (1 << 63) - 1
-_WHILE_REWRITTEN = "Ask again, if the table is being purged or optimized right now."
 
 
 def connect(output: str) -> duckdb.DuckDBPyConnection:
@@ -129,11 +122,8 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     table = ResultsTable.open(output)
     connection = duck.connect(_MEMORY)
     table.output.readable_by(connection)
-    try:
-        duck.register_files(connection, "results", table.files(), RESULTS)
-        duck.register_files(connection, "scans", table.scans_files(), SCANS)
-    except duckdb.Error as error:
-        raise StorageError(printable_lines(str(error)), hint=_WHILE_REWRITTEN) from error
+    duck.register_files(connection, "results", table.files(), RESULTS)
+    duck.register_files(connection, "scans", table.scans_files(), SCANS)
     for name in ("latest", "current", "people", "tracks", "today"):
         connection.execute(view(name))
     duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])

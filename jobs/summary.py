@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ class Summary:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, Estimate):
-                value = value.as_json()
+                value = asdict(value)
             content[item.name] = value.isoformat() if isinstance(value, datetime) else value
         return content | {"done": self.done, "seconds": round(self.seconds, 3)}
 

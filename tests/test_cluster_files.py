@@ -14,7 +14,8 @@ _WRITING = ("Put", "Delete", "Abort", "Restore", "Replicate", "Create")
 
 
 def _cluster() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "cluster.yaml").read_text())  # type: ignore[no-any-return]
+    cluster: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    return cluster
 
 
 def _statements(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,9 +13,13 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 SCHEDULES = CONFIGS / "schedules"
 
 
-def _unit(name: str) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(strict=True, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys of units have capitals
+class _Unit(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr  # keys of units have capitals
+
+
+def _unit(name: str) -> _Unit:
+    parser = _Unit()
     parser.read_string((SCHEDULES / name).read_text())
     return parser
 

@@ -24,6 +24,8 @@ CREATE MACRO verdict_of(p_fake, flag, uncertain) AS CASE
     ELSE 'not_flagged'
 END;
 
+CREATE MACRO score_of(logit, slope, bias) AS 1 / (1 + exp(-(logit * slope + bias)));
+
 -- today: the rows of `latest`, judged by the policy of today; by that of their scan where no other is known.
 CREATE VIEW today AS
 WITH applied AS (
@@ -32,10 +34,9 @@ WITH applied AS (
         coalesce(policies.policy_id, latest.policy_id) AS policy_today,
         coalesce(flag, threshold_flag) AS flag_today,
         coalesce(uncertain, threshold_uncertain) AS uncertain_today,
-        CASE
-            WHEN policies.policy_id <> latest.policy_id THEN 1 / (1 + exp(-(logit * slope + bias)))
-            ELSE p_fake
-        END AS p_fake_today
-    FROM latest LEFT JOIN policies ON latest.weights_id = policies.weights_id
+        coalesce(score_of(logit, slope, bias), p_fake) AS p_fake_today,
+        slope AS slope_today, bias AS bias_today
+    FROM latest
+    LEFT JOIN policies ON latest.weights_id = policies.weights_id AND latest.policy_id <> policies.policy_id
 )
 SELECT *, verdict_of(p_fake_today, flag_today, uncertain_today) AS verdict_today FROM applied

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from detector.errors import ClusterError
-from jobs.cluster import Pools, plan_pools
+from jobs.cluster import Pools, plan_pools, temp_share
 from jobs.config import load
 
 
@@ -53,6 +53,12 @@ def test_a_fraction_of_a_gpu_makes_as_many_actors_as_fit(share: float, actors: i
     planned = pools(16, 1, gpus_per_score_actor=share)
     assert (planned.score, planned.score_gpus) == (actors, share)
     assert planned.extract == 16 - actors
+
+
+def test_actors_of_a_node_share_its_disk() -> None:
+    assert temp_share(20, actors=5, nodes=2) == 6, "three of the five may be on one node"
+    assert temp_share(20, actors=1, nodes=4) == 20
+    assert temp_share(20, actors=4, nodes=0) == 5, "a cluster that has not told its nodes is one"
 
 
 def test_a_gpu_is_left_alone_if_the_settings_say_so() -> None:

@@ -222,6 +222,9 @@ def test_a_pattern_can_be_narrowed_and_leaves_the_scans_own_alone(tmp_path: Path
     touch(tmp_path / "trash", "b.mp4")
     listing = Listing([f"{tmp_path}/**/*.mp4"], narrowed=Narrowed(exclude=["text*", "trash/*"]))
     assert {Path(item.uri).name for item in listing} == {"a.mp4"}
+    touch(tmp_path / "results", "c.mp4")
+    behind = Listing([f"{tmp_path}/**/*.mp4"], output=str(tmp_path))
+    assert {Path(item.uri).name for item in behind} == {"a.mp4", "text.mp4", "b.mp4"}
     everything = Listing([str(tmp_path)], ["*"], str(tmp_path))
     assert {Path(item.uri).name for item in everything} == {"a.mp4", "text.mp4", "b.mp4"}
     assert everything.skipped["file of results"] == 1
