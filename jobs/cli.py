@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from detector.errors import DeepfakeScanError, SettingsError
 from jobs.cli_files import config_app, dataset_app, weights_app
-from jobs.cli_options import ConfigFiles, Json, Profile, Sets, Weights, load_scan, print_json
+from jobs.cli_options import ConfigFiles, Json, Profile, Sets, Weights, load_scan, print_json, scan_settings
 from jobs.cli_table import query_app, table_app
 from jobs.interrupt import Stopped, stoppable
 
@@ -27,6 +27,9 @@ app.add_typer(table_app, name="table")
 app.add_typer(weights_app, name="weights")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")
+
+_NO_SETTINGS = ("dry_run", "as_json")
+"""Parameters of `scan` that say how it is run, not what is scanned."""
 
 
 def _version(wanted: bool) -> None:
@@ -90,6 +93,9 @@ def scan(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Shut out a dead or hanging scan that holds the table.")
     ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Also on other machines that ask for no token.")
+    ] = False,
     max_failed: Annotated[str | None, typer.Option(help="Exit 0 up to this share failed: 5%.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")] = False,
     as_json: Json = False,
@@ -102,7 +108,7 @@ def scan(
     settings or input, 4 storage or cluster, 5 another scan holds the table, 6 --limit or --deadline left
     some, 130 Ctrl-C, 143 terminated. After any of them the same command goes on where it stopped.
     """
-    settings = load_scan(
+    settings = scan_settings(
         config,
         sets,
         inputs=inputs,
@@ -111,25 +117,19 @@ def scan(
         weights=weights,
         include=include,
         exclude=exclude,
-        manifests=manifest,
+        manifest=manifest,
         sample=sample,
-        shadow=shadow or None,
+        shadow=shadow,
         address=address,
         limit=limit,
         deadline=deadline,
         retry=retry,
-        rescan=rescan or None,
-        wait=wait or None,
-        take_over=take_over or None,
+        rescan=rescan,
+        wait=wait,
+        take_over=take_over,
+        insecure=insecure,
         max_failed=max_failed,
-    ).settings
-    given = {"inputs": settings.inputs or settings.manifests, "output": settings.output}
-    missing = [name for name, value in given.items() if not value]
-    if missing:
-        raise SettingsError(
-            f"not given: {' and '.join(missing)}",
-            hint="Example: deepfake-scan scan videos/ --output results/",
-        )
+    )
     from jobs.scan import run
 
     summary = run(settings, dry_run=dry_run, quiet=as_json)
@@ -138,6 +138,44 @@ def scan(
     elif summary.done or summary.exit_code:
         print(summary.closing())
     raise typer.Exit(summary.exit_code or 0)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    *,
+    address: Annotated[
+        str,
+        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server of the cluster: its dashboard."),
+    ] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="Folder that the job gets a copy of.")] = Path(),
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job to its end.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Also to another machine that asks for no token.")
+    ] = False,
+) -> None:
+    """Submit a scan to a Ray cluster, with all that `scan` takes, and follow it.
+
+    Example: deepfake-scan submit --config configs/nightly.yaml
+
+    Settings files are read here and travel with the working directory; .rayignore says what does not. Ends
+    with the exit code of the scan. Ctrl-C leaves the job running.
+    """
+    from jobs import submit as jobs
+
+    words = [*context.args, *(["--insecure"] if insecure else [])]
+    command: Any = typer.main.get_command(app)
+    given = command.commands["scan"].make_context("deepfake-scan scan", list(words)).params
+    settings = scan_settings(**{name: value for name, value in given.items() if name not in _NO_SETTINGS})
+    needed = [*map(str, given["config"] or ()), settings.weights, *settings.manifests]
+
+    def say(line: str) -> None:
+        print(f"submit: {line}", file=sys.stderr, flush=True)
+
+    job = jobs.submit(words, needed, address=address, folder=working_dir, insecure=insecure, say=say)
+    say(f"job {job}; `ray job stop {job}` ends it, and the same scan goes on later")
+    if not no_wait:
+        raise typer.Exit(jobs.follow(job, address, lambda text: print(text, end="", flush=True)))
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.errors import SettingsError
+
 if TYPE_CHECKING:
     from jobs.config import ScanSettings
     from jobs.config_load import Loaded
@@ -19,7 +21,9 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="One setting, as k
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Output = Annotated[str, typer.Argument(help="The --output of the scan.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="At most so many rows.")]
-Weights = Annotated[str | None, typer.Option(help="default, a shipped file's name, or a path.")]
+Weights = Annotated[
+    str | None, typer.Option(help="default, a shipped file's name, a path, or s3://...#sha256=....")
+]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 
 
@@ -28,6 +32,25 @@ def load_scan(files: list[Path] | None, sets: list[str] | None, **flags: Any) ->
     from jobs.config import load
 
     return load(files or (), os.environ, flags, sets or ())
+
+
+def scan_settings(config: list[Path] | None, sets: list[str] | None, **flags: Any) -> ScanSettings:
+    """Settings of a scan that can start, from the parameters of the command `scan`; False is not given.
+
+    Raises:
+        SettingsError: something in them is wrong, or it is not said what to scan or where results go.
+    """
+    flags = {name: None if value is False else value for name, value in flags.items()}
+    flags["manifests"] = flags.pop("manifest")
+    settings = load_scan(config, sets, **flags).settings
+    given = {"inputs": settings.inputs or settings.manifests, "output": settings.output}
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise SettingsError(
+            f"not given: {' and '.join(missing)}",
+            hint="Example: deepfake-scan scan videos/ --output results/",
+        )
+    return settings
 
 
 def print_json(content: object) -> None:

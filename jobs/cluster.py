@@ -17,7 +17,7 @@ import secrets
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -31,6 +31,9 @@ from jobs.stages import Extract, Score, Scoring
 
 # Of a video's work on a node without GPU, the share of decoding and detection; the network has the rest.
 _EXTRACT_SHARE = 0.75
+# What a scoring actor asks for is so little that it finds a place however the extracting ones were spread:
+# pools start only as a whole, and one actor that fits on no node would hold up all.
+_SCORE_CPUS = 0.1
 _OBJECT_STORE_BYTES = 2 << 30
 _POOL_START_S = 600
 _NO_PROGRESS_SLACK_S = 600
@@ -66,13 +69,12 @@ def plan_pools(settings: ScanSettings, cpus: float, gpus: float) -> Pools:
         share = settings.gpus_per_score_actor
         score = settings.score_actors or max(1, int(gpus / share + 1e-9))
         extract = settings.extract_actors or max(1, int(cpus) - score)
-        pools = Pools(extract, 1.0, score, 1.0, share, settings.score_batch or 16)
+        # No core beside the GPU: extracting actors may hold all of that node.
+        pools = Pools(extract, 1.0, score, 0.0, share, settings.score_batch or 16)
     else:
         score = settings.score_actors or max(1, int(cpus) // 4)
         extract = settings.extract_actors or max(1, int(cpus))
-        left = max(0.0, cpus - extract * _EXTRACT_SHARE) / score
-        score_cpus = min(1.0, max(0.1, int(left * 100) / 100))
-        pools = Pools(extract, _EXTRACT_SHARE, score, score_cpus, 0.0, settings.score_batch or 4)
+        pools = Pools(extract, _EXTRACT_SHARE, score, _SCORE_CPUS, 0.0, settings.score_batch or 4)
     _refuse_if_too_large(pools, cpus, gpus)
     return pools
 
@@ -112,18 +114,23 @@ class Cluster:
         scoring: Scoring | None,
         extract: type[Extract] = Extract,
     ) -> None:
-        ray = _connect(settings.address)
-        self._ray = ray
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        self._ray = _connect(settings.address)
+        self._settings, self._options, self._extract = settings, options, extract
+        self._scoring = scoring
         try:
-            self.pools = plan_pools(settings, cpus, gpus) if scoring else _extract_only(settings, cpus)
+            refuse_open_cluster(self._ray.nodes(), self._ray.util.get_node_ip_address(), settings)
+            self.pools = self._sized()
         except ClusterError:
             self.close()
             raise
-        share = temp_share(settings.temp_bytes, self.pools.extract, _nodes_with_cpus(ray))
-        self._extract = extract, (options, settings.max_bytes, share)
-        self._scoring = scoring and replace(scoring, device="cuda" if self.pools.on_gpu else "cpu")
+
+    def _sized(self) -> Pools:
+        """Pools for the cluster as it is now: nodes come, and spot nodes go."""
+        resources = self._ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        if self._scoring is None:
+            return _extract_only(self._settings, cpus)
+        return plan_pools(self._settings, cpus, gpus)
 
     def __enter__(self) -> Self:
         return self
@@ -141,11 +148,13 @@ class Cluster:
         Raises:
             ClusterError: the pools did not start, or Ray ended.
         """
-        pools, batch = self.pools, 1 if alone else self.pools.score_batch
+        self.pools = pools = self._sized()
+        batch = 1 if alone else pools.score_batch
+        scoring = self._scoring and replace(self._scoring, device="cuda" if pools.on_gpu else "cpu")
         rows = self._stage(
             self._extracting(plan, alone=alone),
             Score,
-            (self._scoring,),
+            (scoring,),
             batch,
             self._pool(min(pools.score, math.ceil(len(plan) / batch))),
             num_cpus=pools.score_cpus,
@@ -166,7 +175,9 @@ class Cluster:
         # Nothing is gained from a second file of a disk that is open already.
         ahead = not alone and any(is_downloaded(str(uri)) for uri in plan["uri"].to_pylist())
         pool = self._pool(min(self.pools.extract, len(plan)), calls=2 if ahead else 1)
-        return self._stage(videos, *self._extract, 1, pool, num_cpus=self.pools.extract_cpus)
+        share = temp_share(self._settings.temp_bytes, self.pools.extract, _nodes_with_cpus(self._ray))
+        arguments = (self._options, self._settings.max_bytes, share)
+        return self._stage(videos, self._extract, arguments, 1, pool, num_cpus=self.pools.extract_cpus)
 
     def _pool(self, actors: int, calls: int = 1) -> Any:
         """A pool of actors that take so many calls at a time."""
@@ -215,6 +226,23 @@ def temp_share(most_bytes: int, actors: int, nodes: int) -> int:
 
 def _nodes_with_cpus(ray: Any) -> int:
     return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
+
+
+def refuse_open_cluster(nodes: Iterable[Mapping[str, Any]], own: str, settings: ScanSettings) -> None:
+    """Refuse a cluster with other machines in it whose nodes ask for no token.
+
+    Raises:
+        ClusterError: it is one, and `insecure` is not set.
+    """
+    if settings.insecure or os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        return
+    others = {str(node["NodeManagerAddress"]) for node in nodes if node["Alive"]} - {own, "127.0.0.1"}
+    if others:
+        raise ClusterError(
+            f"address {settings.address}: whoever reaches {min(others)} can run code there without a token",
+            hint="Start every node with RAY_AUTH_MODE=token and one token (`ray get-auth-token --generate`), "
+            "or use --insecure where nobody else reaches them.",
+        )
 
 
 def _connect(address: str) -> Any:

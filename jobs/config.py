@@ -117,7 +117,9 @@ class ScanSettings(BaseModel):
         "most 200 windows per video). null: the number of windows does not depend on the duration.",
     )
     weights: Text = Field(
-        default="default", description="The network: default, the name of a shipped weights file, or a path."
+        default="default",
+        description="The network: default, the name of a shipped weights file, a path, or an object and its "
+        "sha256 as s3://bucket/key.safetensors#sha256=HEX.",
     )
     detector: DetectorName | None = Field(
         default=None,
@@ -137,6 +139,11 @@ class ScanSettings(BaseModel):
         default="local",
         description="Where it runs: local starts Ray on this machine, in-process does without Ray (one video "
         "at a time), anything else is the address of a Ray cluster, such as auto or ray://head:10001.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Also use a cluster of several machines that asks for no token: whoever reaches such a "
+        "cluster can run code on it. false: refuse it.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="What the network runs on. auto: a GPU where the cluster has one."

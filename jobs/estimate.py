@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jobs import duck
 from jobs.schema import SCANS
 from jobs.table import ResultsTable
+from jobs.units import rounded_size, rounded_time
 
 _SCANS = 5
 _LEAST_VIDEOS = 20
@@ -40,11 +41,11 @@ class Estimate:
 
     def in_words(self) -> str:
         """For people."""
-        much = f"{self.videos:,} videos, {_rounded(self.size_bytes)}"
+        much = f"{self.videos:,} videos, {rounded_size(self.size_bytes)}"
         if self.seconds is None:
             return f"{much}; how long that takes has not been measured yet with these settings"
         low, high = self.seconds
-        words = f"{much}: {_time(low)} to {_time(high)}"
+        words = f"{much}: {rounded_time(low)} to {rounded_time(high)}"
         if self.cost is not None:
             words += f", {self.cost[0]:,.2f} to {self.cost[1]:,.2f} at your price"
         if self.scans == 1:
@@ -80,18 +81,3 @@ def _rates(table: ResultsTable, settings_id: str) -> list[float]:
         duck.register_files(connection, "scans", table.scans_files(), SCANS)
         values = {"settings_id": settings_id, "least": _LEAST_VIDEOS, "scans": _SCANS}
         return [rate for (rate,) in connection.execute(_RATES, values).fetchall()]
-
-
-def _rounded(size: int) -> str:
-    for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

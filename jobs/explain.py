@@ -17,9 +17,9 @@ from detector.model import Device, Model, default_dtype, settle_process
 from detector.pipeline import scan_video
 from detector.sandbox import Sandbox
 from detector.types import Clips, VideoResult
-from detector.weights import read, resolve
 from jobs.config import ScanSettings, settings_id
 from jobs.listing import Listing
+from jobs.named_weights import open_weights
 from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, failed_row, printable, row
 
@@ -42,7 +42,7 @@ def explain(
         InputError: there is no such file.
     """
     planned = _listed(path)
-    weights = read(resolve(settings.weights))
+    weights = open_weights(settings.weights)
     options = settings.extract_options(weights.header)
     settle_process()
     device: Device = "cuda" if settings.device == "cuda" else "cpu"

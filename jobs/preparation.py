@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from detector.errors import SettingsError
 from detector.types import ExtractOptions
-from detector.weights import WeightsFile, manifest, read, resolve
+from detector.weights import WeightsFile, manifest
 from jobs import notify
 from jobs.config import ScanSettings, settings_id, settings_words
+from jobs.named_weights import open_weights
 from jobs.schema import ScanContext
 from jobs.stages import Scoring
 from jobs.summary import Summary
@@ -73,7 +74,7 @@ def prepare(settings: ScanSettings) -> Preparation:
     if settings.output is None:
         raise SettingsError("output: not given", hint="Name a folder for the results.")
     notify.check(settings)
-    weights = _checked(read(resolve(settings.weights)))
+    weights = _checked(open_weights(settings.weights))
     options = settings.extract_options(weights.header)
     now = datetime.now(UTC)
     scan_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 
-from detector.types import Verdict
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from detector.types import Status, Verdict
+from jobs.schema import printable
 from jobs.summary import Summary
 
 _TERMINAL_S = 0.5
 _LOG_S = 30.0
+_NAMED = 20
+"""Failed videos that a log names, of each reason; the table has all of them."""
 
 
 class Progress:
@@ -21,11 +28,24 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._started = time.monotonic()
         self._shown = self._started if not self._terminal else 0.0
+        self._named: Counter[str] = Counter()
 
     def say(self, text: str) -> None:
         """Write a line of its own."""
         if not self._quiet:
             print(f"\r\x1b[K{text}" if self._terminal else text, file=sys.stderr, flush=True)
+
+    def note(self, rows: pa.Table) -> None:
+        """Name the failed videos among result rows, where there is a log to look them up in."""
+        if self._quiet or self._terminal:
+            return
+        failed = rows.filter(pc.equal(rows["status"], pa.scalar(str(Status.FAILED))))
+        for row in failed.select(["uri", "reason", "message"]).to_pylist():
+            self._named[row["reason"]] += 1
+            if self._named[row["reason"]] <= _NAMED:
+                self.say(
+                    f"failed: {printable(row['uri'])}: {row['reason']}: {printable(row['message'] or '')}"
+                )
 
     def update(self) -> None:
         """Show how far it is, if it is time to."""

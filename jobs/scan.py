@@ -209,6 +209,7 @@ class _Results:
         """Take rows in, and commit if it is time to."""
         self._rows.append(rows)
         self._job.summary.count(rows)
+        self._progress.note(rows)
         self._progress.update()
         settings, waited = self._job.settings, time.monotonic() - self._committed
         if sum(map(len, self._rows)) >= settings.commit_rows or waited >= settings.commit_every_s:

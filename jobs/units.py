@@ -75,6 +75,23 @@ def format_percent(share: float) -> str:
     return f"{float(Decimal(repr(share)) * 100):.12g}%"
 
 
+def rounded_size(size: int) -> str:
+    """`5.3 GB`: what a size is about, for people."""
+    for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def rounded_time(seconds: float) -> str:
+    """`12 min`: how long something takes, for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def _quantity(value: object, what: str) -> tuple[Decimal, str]:
     """Number and unit, the unit empty where `value` is a number or has none."""
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -29,7 +29,7 @@ _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 def server(folder: Path) -> Iterator[dict[str, str]]:
     """Runs a server whose data lie in `folder`; yields the environment that reaches it."""
     folder.mkdir(parents=True, exist_ok=True)
-    master, volume, filer, s3 = _free_ports(4)
+    master, volume, filer, s3 = free_ports(4)
     identity = {
         "name": "test",
         "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -77,7 +77,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free together with those 10000 above them, which gRPC takes."""
     found: list[int] = []
     for port in random.Random(os.getpid()).sample(range(20_000, 30_000), 1000):

@@ -5,9 +5,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from jobs.config import load
+from jobs.table import CLAIM_S
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SCHEDULES = CONFIGS / "schedules"
@@ -68,17 +70,33 @@ def test_the_cron_job_never_runs_twice_and_gives_nothing_more_than_it_needs() ->
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_the_cron_job_passes_on_the_exit_codes_that_matter() -> None:
+def _end_of_cron_job(folder: Path, *codes: int) -> tuple[int, list[str]]:
+    """Run the job's command where scans end with `codes`: its own code, and what it called."""
     job = yaml.safe_load((SCHEDULES / "cronjob.yaml").read_text())
     [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    for code, seen in {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 0, 6: 0, 143: 143}.items():
-        words = [
-            *container["command"][:2],
-            f"deepfake-scan() {{ return {code}; }}; {container['command'][2]}",
-        ]
-        words[2] = (
-            words[2]
-            .replace("deepfake-scan", "deepfake_scan", 1)
-            .replace("; deepfake-scan scan", "; deepfake_scan scan")
-        )
-        assert subprocess.run(words, check=False).returncode == seen
+    log, left = folder / "called", folder / "codes"
+    left.write_text("".join(f"{code}\n" for code in codes))
+    for name, end in {
+        "deepfake-scan": f'code=$(head -1 {left}); sed -i 1d {left}; exit "$code"',
+        "sleep": "exit 0",
+    }.items():
+        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n{end}\n')
+        (folder / name).chmod(0o755)
+    done = subprocess.run(container["command"], check=False, env={"PATH": f"{folder}:/usr/bin:/bin"})
+    return done.returncode, log.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("code", "seen"), {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 6: 0, 143: 143}.items())
+def test_the_cron_job_passes_on_the_exit_codes_that_matter(tmp_path: Path, code: int, seen: int) -> None:
+    called = ["deepfake-scan scan --config /etc/deepfake-scan/nightly.yaml"]
+    assert _end_of_cron_job(tmp_path, code) == (seen, called)
+
+
+@pytest.mark.parametrize(("second", "seen"), {0: 0, 3: 3, 5: 0}.items())
+def test_the_cron_job_asks_again_for_a_table_that_a_killed_pod_may_hold(
+    tmp_path: Path, second: int, seen: int
+) -> None:
+    code, called = _end_of_cron_job(tmp_path, 5, second)
+    assert code == seen
+    assert called[0] == called[2]
+    assert int(called[1].removeprefix("sleep ")) > CLAIM_S

@@ -1,9 +1,12 @@
+import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detector.errors import ClusterError
-from jobs.cluster import Pools, plan_pools, temp_share
+from jobs.cluster import Pools, plan_pools, refuse_open_cluster, temp_share
 from jobs.config import load
 
 
@@ -18,11 +21,11 @@ def cores(planned: Pools) -> float:
 @pytest.mark.parametrize(
     ("cpus", "expected"),
     [
-        (1, Pools(1, 0.75, 1, 0.25, 0, 4)),
-        (2, Pools(2, 0.75, 1, 0.5, 0, 4)),
-        (4, Pools(4, 0.75, 1, 1.0, 0, 4)),
-        (8, Pools(8, 0.75, 2, 1.0, 0, 4)),
-        (64, Pools(64, 0.75, 16, 1.0, 0, 4)),
+        (1, Pools(1, 0.75, 1, 0.1, 0, 4)),
+        (2, Pools(2, 0.75, 1, 0.1, 0, 4)),
+        (4, Pools(4, 0.75, 1, 0.1, 0, 4)),
+        (8, Pools(8, 0.75, 2, 0.1, 0, 4)),
+        (64, Pools(64, 0.75, 16, 0.1, 0, 4)),
     ],
 )
 def test_without_a_gpu_every_core_extracts_and_the_network_gets_the_rest(cpus: int, expected: Pools) -> None:
@@ -40,12 +43,12 @@ def test_what_is_planned_by_itself_fits(gpus: int) -> None:
         assert planned.on_gpu == bool(gpus)
 
 
-def test_a_node_with_a_gpu_keeps_a_core_for_each_scoring_actor() -> None:
-    assert pools(16, 1) == Pools(15, 1.0, 1, 1.0, 1.0, 16)
+def test_a_node_with_a_gpu_leaves_a_core_for_each_scoring_actor() -> None:
+    assert pools(16, 1) == Pools(15, 1.0, 1, 0.0, 1.0, 16)
 
 
 def test_a_cluster_of_gpu_nodes_scores_on_all_of_them() -> None:
-    assert pools(128, 8) == Pools(120, 1.0, 8, 1.0, 1.0, 16)
+    assert pools(128, 8) == Pools(120, 1.0, 8, 0.0, 1.0, 16)
 
 
 @pytest.mark.parametrize(("share", "actors"), [(0.5, 2), (0.25, 4), (1 / 3, 3), (0.1, 10)])
@@ -53,6 +56,45 @@ def test_a_fraction_of_a_gpu_makes_as_many_actors_as_fit(share: float, actors: i
     planned = pools(16, 1, gpus_per_score_actor=share)
     assert (planned.score, planned.score_gpus) == (actors, share)
     assert planned.extract == 16 - actors
+
+
+@given(
+    nodes=st.lists(st.integers(1, 64), min_size=1, max_size=12),
+    with_gpu=st.integers(0, 3),
+    chance=st.randoms(use_true_random=False),
+)
+def test_every_scoring_actor_finds_a_place_however_the_extracting_ones_were_spread(
+    nodes: list[int], with_gpu: int, chance: random.Random
+) -> None:
+    free = [[float(cores), float(number < with_gpu)] for number, cores in enumerate(nodes)]
+    planned = pools(sum(nodes), sum(gpus for _, gpus in free))
+    for cpus, gpus, count in (
+        (planned.extract_cpus, 0.0, planned.extract),
+        (planned.score_cpus, planned.score_gpus, planned.score),
+    ):
+        for _ in range(count):
+            fitting = [node for node in free if node[0] >= cpus - 1e-9 and node[1] >= gpus]
+            assert fitting, f"{planned} on {nodes}, {free}"
+            node = chance.choice(fitting)
+            node[0] -= cpus
+            node[1] -= gpus
+
+
+def node(address: str, *, alive: bool = True) -> dict[str, Any]:
+    return {"NodeManagerAddress": address, "Alive": alive}
+
+
+def test_a_cluster_of_several_machines_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    settings = load(overrides={"address": "auto"}).settings
+    with pytest.raises(ClusterError, match=r"whoever reaches 10\.0\.0\.7 can run code") as refused:
+        refuse_open_cluster([node("10.0.0.5"), node("10.0.0.7")], "10.0.0.5", settings)
+    assert "--insecure" in refused.value.hint
+    refuse_open_cluster([node("10.0.0.5"), node("10.0.0.7", alive=False)], "10.0.0.5", settings)
+    insecure = load(overrides={"insecure": True}).settings
+    refuse_open_cluster([node("10.0.0.5"), node("10.0.0.7")], "10.0.0.5", insecure)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    refuse_open_cluster([node("10.0.0.5"), node("10.0.0.7")], "10.0.0.5", settings)
 
 
 def test_actors_of_a_node_share_its_disk() -> None:
@@ -90,12 +132,6 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:
             1,
             {"score_actors": 2},
             "1 GPUs, but 2 extracting actors x 0 + 2 scoring actors x 1 = 2",
-        ),
-        (
-            1,
-            1,
-            {},
-            "1 CPU cores, but 1 extracting actors x 1 + 1 scoring actors x 1 = 2",
         ),
     ],
 )
