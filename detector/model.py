@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.errors import WeightsError
+from detector.errors import SettingsError, WeightsError
 from detector.memory import keep_freed_memory
 from detector.network import ClipNetwork, build
 from detector.types import Clips, ClipScore
@@ -37,6 +37,11 @@ class Model:
     """
 
     def __init__(self, weights: WeightsFile, *, dtype: Dtype = "float32", device: Device = "cpu") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise SettingsError(
+                "device: cuda, but PyTorch finds no GPU on this machine",
+                hint="Use `device: auto` or `cpu`; `deepfake-scan doctor` says what is there.",
+            )
         self.header = weights.header
         self.weights_id = weights.weights_id
         self.dtype, self.device = dtype, device

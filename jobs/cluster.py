@@ -264,7 +264,7 @@ def _connect(address: str) -> Any:
         try:
             with _held_stderr():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises bare ones, as when a node does not start in time
             raise ClusterError(
                 f"address {address}: Ray cannot be reached or started: {error}",
                 hint="`ray status` on the head node tells whether the cluster runs.",

@@ -95,8 +95,8 @@ class InProcess:
     def __init__(
         self, settings: ScanSettings, options: ExtractOptions, scoring: Scoring, extract: type[Extract]
     ) -> None:
+        self._score = Score(scoring)  # first: what can fail, before a helper process is there
         self._first = ExtractInProcess(settings, options, extract)
-        self._score = Score(scoring)
         self._batch = settings.score_batch or 4
 
     def __enter__(self) -> Self:

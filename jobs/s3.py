@@ -32,6 +32,9 @@ _PAGES_AHEAD = 32
 _Source = Callable[[], Iterator[list[Listed]]]
 _Queue = queue.Queue[list[Listed] | Exception | None]
 _MISSING = frozenset(("404", "NoSuchKey", "NotFound"))
+_NOT_US = frozenset(("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"))
+"""Codes that are about whoever asks, not about what was asked for."""
+_CREDENTIALS = "Check credentials and endpoint: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL."
 
 
 class Address(NamedTuple):
@@ -109,15 +112,16 @@ def list_s3(selection: Selection, name: str) -> Iterator[Listed]:
     try:
         yield from _listed(selection, where)
     except ClientError as error:
+        if error_code(error) in _NOT_US:
+            raise StorageError(
+                f"{printable(name)} cannot be listed: {error_code(error)}", hint=_CREDENTIALS
+            ) from error
         raise InputError(
             f"{printable(name)} cannot be listed: {error_code(error)}",
             hint="Check the name, the region, and that s3:ListBucket is allowed on the bucket.",
         ) from error
     except BotoCoreError as error:
-        raise StorageError(
-            f"{printable(name)} cannot be listed: {error}",
-            hint="Check credentials and endpoint: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL.",
-        ) from error
+        raise StorageError(f"{printable(name)} cannot be listed: {error}", hint=_CREDENTIALS) from error
 
 
 def _listed(selection: Selection, where: Address) -> Iterator[Listed]:

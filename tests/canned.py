@@ -7,13 +7,14 @@ these classes from here.
 import hashlib
 import os
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from detector.types import ExtractOptions, Facts, TimedBox, Track, VideoInfo
+from detector.types import Clips, Extraction, ExtractOptions, Facts, TimedBox, Track, VideoInfo
 from jobs.stages import EXTRACTED, Extract
 
 
@@ -67,6 +68,18 @@ class Clocked(Slow):
         return [row | {"integrity": str(os.getpid()), "fetch_s": began, "extract_cpu_s": time.monotonic()}]
 
 
+class Placed(Slow):
+    """Tells in `integrity` on which node it worked; its clips are as large as those of a real video."""
+
+    frames = 80
+
+    def rows(self, planned: dict[str, Any]) -> list[dict[str, Any]]:
+        import ray
+
+        [row] = super().rows(planned)
+        return [row | {"integrity": ray.get_runtime_context().get_node_id()}]
+
+
 class Forgetful(Canned):
     """Gives no row for `gone…`, none for `shy…` at the first attempt, and each `twice…` two times."""
 
@@ -90,6 +103,48 @@ class Deadly(Canned):
         if planned["uri"].rpartition("/")[2].startswith("kills"):
             os._exit(1)
         return super().rows(planned)
+
+
+class NoSandbox:
+    """In place of the process that would decode."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Counted(Extract):
+    """Fetches as `Extract` does, and notes each video before that in the file `$CALLED`: uri, tab, version.
+
+    Takes `$PACE_S` seconds longer for each, and halts at number `$HOLD_AT` until `$CALLED.go` is there. The
+    program that uses it puts `NoSandbox` and `decoded` in the place of what decodes.
+    """
+
+    number = 0
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        called, held = os.environ["CALLED"], int(os.environ.get("HOLD_AT", "0"))
+        for planned in batch.to_pylist():
+            self.number += 1
+            with Path(called).open("a", encoding="utf-8") as notes:
+                notes.write(f"{planned['uri']}\t{planned['version']}\n")
+            time.sleep(float(os.environ.get("PACE_S", "0")))
+            given_up = time.monotonic() + 300
+            while self.number == held and not Path(f"{called}.go").exists():
+                if time.monotonic() > given_up:
+                    raise TimeoutError(f"nobody made {called}.go")
+                time.sleep(0.02)
+        return super().__call__(batch)
+
+
+def decoded(file: BinaryIO, options: ExtractOptions, _: object) -> Extraction:
+    """One short clip of noise, the same for the same content."""
+    seed = int.from_bytes(hashlib.sha256(file.read()).digest()[:8], "big")
+    size = options.crop.size
+    pixels = np.random.default_rng(seed).integers(0, 256, (1, Canned.frames, size, size, 3), np.uint8)
+    return Extraction(_FACTS, Clips(pixels, np.ones((1, Canned.frames), np.bool_)))
 
 
 _INFO = VideoInfo(duration_s=2.0, width=640, height=360, fps=25.0, codec="h264", container="mp4", rotation=0)

@@ -1,13 +1,24 @@
 """What the documentation says is so: its commands exist, its code runs, its files are there."""
 
+import ast
 import re
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 
+from detector.types import Reason, Status, TrackReason, Verdict
+from detector.weights import manifest
+from jobs import duck
 from jobs.cli import app
-from jobs.config import load
+from jobs.config import ScanSettings, load
+from jobs.query import view
 from jobs.scan import run
+from jobs.schema import RESULTS, SCANS
+from jobs.summary import Summary
+from jobs.train_config import TrainSettings
 from tests.media import no_face, write_video
 from tests.seeded import seeded_weights
 
@@ -57,3 +68,126 @@ def test_code_of_the_readme_reads_a_table(tmp_path: Path, monkeypatch: pytest.Mo
 def test_readme_stays_short() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").count("\n")
     assert lines <= 200, f"the README has {lines} lines"
+
+
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+NEW_PAGES = [TROUBLESHOOTING, ROOT / "docs" / "privacy.md"]
+# What stands for a value in a quoted message, and what joins the parts of one.
+_JOINTS = re.compile(r"\.\.\.|: | · |[()]|(?<!\w)\d+(?!\w)")
+_LEAST_LETTERS = 8
+# Long options of other programs that the pages name.
+_FOREIGN_OPTIONS = {"--gpus", "--shm-size"}
+# Words with an underscore that are neither a setting nor a column, nor a value of one.
+_OTHER_WORDS = {"pipeline_version", "scored_by", "ended_at"}
+
+
+@cache
+def written_texts() -> tuple[str, ...]:
+    """Texts in the code of both packages, docstrings left out; one that goes over several lines is one."""
+    found: list[str] = []
+    for path in sorted([*ROOT.glob("jobs/*.py"), *ROOT.glob("detector/*.py")]):
+        tree = ast.parse(path.read_text("utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        found += [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        ]
+    return tuple(found)
+
+
+def unknown_parts(line: str) -> list[str]:
+    """The fixed parts of a quoted message that no text of the code holds; of a line without any, the line."""
+    parts = [part.strip() for part in _JOINTS.split(line.removeprefix("deepfake-scan: "))]
+    parts = [part for part in parts if re.search(r"\w", part)]
+    if max((sum(map(str.isalpha, part)) for part in parts), default=0) < _LEAST_LETTERS:
+        return [line]
+    return [part for part in parts if not _is_written(part) and not _is_written(part.replace(" ", "_"))]
+
+
+def _is_written(part: str) -> bool:
+    return any(part in text for text in written_texts())
+
+
+def quoted_lines() -> list[str]:
+    blocks = re.findall(r"```text\n(.*?)```", TROUBLESHOOTING.read_text("utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", quoted_lines())
+def test_a_quoted_message_is_one_that_the_code_prints(line: str) -> None:
+    assert not unknown_parts(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deepfake-scan: another scan holds the tables: scan ... on ... (process ...)",
+        "failed: decode_memory: decoding needs more memory than permitted",
+        "deepfake-scan: ...: ...",
+    ],
+)
+def test_a_message_that_the_code_does_not_print_is_found_out(line: str) -> None:
+    assert unknown_parts(line)
+
+
+def code_of(page: Path) -> list[str]:
+    """Pieces of code: each line of an unmarked block, each span between backticks."""
+    text = page.read_text("utf-8")
+    blocks = [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if not kind]
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`]+)`", prose)
+
+
+def options_of(command: typer.core.TyperCommand) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+@cache
+def command_options() -> dict[str, set[str]]:
+    """Long options by command: `scan`, `query failed`."""
+    found: dict[str, set[str]] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = {f"{name} {inner}": leaf for inner, leaf in getattr(command, "commands", {}).items()}
+        found |= {full: options_of(leaf) for full, leaf in (below or {name: command}).items()}
+    return found
+
+
+@pytest.mark.parametrize("page", NEW_PAGES, ids=lambda page: page.name)
+def test_commands_and_options_of_the_page_exist(page: Path) -> None:
+    known, wrong = command_options(), []
+    for code in code_of(page):
+        options = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", code)) - _FOREIGN_OPTIONS
+        words = code.removeprefix("deepfake-scan ").split()
+        command = next((name for name in (" ".join(words[:2]), *words[:1]) if name in known), None)
+        if code.startswith("deepfake-scan ") and command is None:
+            wrong.append(code)
+        allowed = known[command] if command else set().union(*known.values())
+        wrong += [f"{option} in `{code}`" for option in options - allowed]
+    assert not wrong, f"{page.name} names what does not exist: {wrong}"
+
+
+@pytest.mark.parametrize("page", NEW_PAGES, ids=lambda page: page.name)
+def test_settings_and_columns_of_the_page_exist(page: Path) -> None:
+    settings = {*ScanSettings.model_fields, *TrainSettings.model_fields}
+    enums = (Reason, Status, TrackReason, Verdict)
+    known = settings | {str(value) for values in enums for value in values} | _OTHER_WORDS
+    known |= {*RESULTS.names, *SCANS.names, *(field.name for field in fields(Summary))}
+    known |= {name.removesuffix(".safetensors") for name in manifest()["files"]}
+    code = code_of(page)
+    words = {word for word in code if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", word)}
+    assert not words - known, f"{page.name} names what does not exist: {sorted(words - known)}"
+    for text in code:
+        if match := re.fullmatch(r"([a-z_]+): (\S+)", text):
+            load(overrides={match[1]: match[2]})
+
+
+def test_questions_of_the_page_about_trouble_can_be_asked() -> None:
+    questions = re.findall(r"```sql\n(.*?)```", TROUBLESHOOTING.read_text("utf-8"), re.DOTALL)
+    assert questions
+    with duck.connect() as connection:
+        duck.register_files(connection, "results", [], RESULTS)
+        for name in ("latest", "tracks"):
+            connection.execute(view(name))
+        for question in questions:
+            connection.execute(question).fetchall()

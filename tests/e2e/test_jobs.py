@@ -89,9 +89,9 @@ def test_who_has_no_token_or_a_wrong_one_is_told_so(jobs: JobServer, tmp_path: P
 
 
 def test_mistakes_are_told_before_anything_is_sent(jobs: JobServer, tmp_path: Path) -> None:
-    wrong = submit(jobs, tmp_path, "--set", "windwos=3", "--set", "score_batch=0")
+    wrong = submit(jobs, tmp_path, "--set", "commitrows=3", "--set", "score_batch=0")
     assert wrong.returncode == 2
-    assert "windwos" in wrong.stderr
+    assert "commitrows" in wrong.stderr
     assert "score_batch" in wrong.stderr
     nothing = submit(jobs, tmp_path)
     assert nothing.returncode == 2

@@ -268,3 +268,20 @@ def test_explain_speaks_in_words(command: Command, scanned: Scanned, seeded: Pat
     failed = command("explain", scanned.videos / "text.mp4", "--weights", seeded, "--no-sandbox")
     assert failed.code == 3
     assert "failed: not_video: this is text, not a video" in failed.out
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_said_so(
+    command: Command, scanned: Scanned, seeded: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    wanted = ["--weights", seeded, "--set", "device=cuda"]
+    for words in (
+        ["explain", scanned.videos / "face-2.mp4"],
+        ["scan", scanned.videos, "--output", tmp_path / "out", "--address", "in-process"],
+    ):
+        done = command(*words, *wanted)
+        assert done.code == 2
+        assert "PyTorch finds no GPU" in done.err

@@ -153,7 +153,7 @@ def test_an_input_that_is_not_there_is_told(bucket: str, name: str, said: str) -
 def test_wrong_credentials_and_a_dead_endpoint_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     s3.client.cache_clear()
-    with pytest.raises(InputError, match="SignatureDoesNotMatch"):
+    with pytest.raises(StorageError, match="SignatureDoesNotMatch"):
         list(Listing([f"s3://{bucket}/"]))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     s3.client.cache_clear()
