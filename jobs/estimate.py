@@ -10,7 +10,7 @@ from jobs.table import ResultsTable
 from jobs.units import rounded_size, rounded_time
 
 _SCANS = 5
-_LEAST_VIDEOS = 20
+LEAST_VIDEOS = 20
 """A smaller scan measures the start of the cluster, not the work."""
 
 _RATES = """
@@ -79,5 +79,5 @@ def _rates(table: ResultsTable, settings_id: str) -> list[float]:
     with duck.connect() as connection:
         table.output.readable_by(connection)
         duck.register_files(connection, "scans", table.scans_files(), SCANS)
-        values = {"settings_id": settings_id, "least": _LEAST_VIDEOS, "scans": _SCANS}
+        values = {"settings_id": settings_id, "least": LEAST_VIDEOS, "scans": _SCANS}
         return [rate for (rate,) in connection.execute(_RATES, values).fetchall()]

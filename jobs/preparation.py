@@ -99,6 +99,7 @@ def prepare(settings: ScanSettings) -> Preparation:
         weights_id=weights.weights_id,
         trained=weights.header.trained,
         started_at=now,
+        price_per_hour=settings.price_per_hour,
     )
     return Preparation(settings, settings.output, options, scoring, chosen, summary)
 

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 import pyarrow as pa
 
 from detector.types import ExtractOptions
+from jobs.bottleneck import Workers
 from jobs.config import ScanSettings
 from jobs.stages import Extract, Score, Scoring
 
@@ -23,6 +24,11 @@ class Runner(Protocol):
         Rows can be missing where a worker died, and come twice where one was run again. With `alone` each
         video is scored by itself, so that a worker that dies takes no neighbour along.
         """
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """Who does the work, as of now."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -98,6 +104,7 @@ class InProcess:
         self._score = Score(scoring)  # first: what can fail, before a helper process is there
         self._first = ExtractInProcess(settings, options, extract)
         self._batch = settings.score_batch or 4
+        self.workers = Workers(1, 1, on_gpu=scoring.device == "cuda")
 
     def __enter__(self) -> Self:
         return self

@@ -114,7 +114,7 @@ def _scan(
 ) -> None:
     """Send the plan through the stages in waves and commit what comes out; a stopped scan keeps its rows."""
     summary = job.summary
-    results = _Results(job, table, progress)
+    results, began = _Results(job, table, progress), time.monotonic()
     try:
         # Twice: Ray sets a handler of its own for SIGTERM when it starts.
         with (
@@ -122,7 +122,9 @@ def _scan(
             open_runner(job.settings, job.options, job.scoring, extract) as runner,
             stoppable(),
         ):
+            began = time.monotonic()
             for rows in _until_deadline(runner, plan.rows, job):
+                summary.workers = runner.workers
                 results.add(rows)
     except Stopped as stop:
         summary.exit_code = stop.exit_code
@@ -134,6 +136,7 @@ def _scan(
         raise
     finally:
         with deferred():
+            summary.work_s = time.monotonic() - began
             _end(job, table, results, progress)
 
 

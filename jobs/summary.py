@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from detector.types import Reason, Status, Verdict
-from jobs.estimate import Estimate
+from jobs.bottleneck import Bottleneck, Workers, bottleneck
+from jobs.estimate import LEAST_VIDEOS, Estimate
 from jobs.output import Output
 from jobs.schema import printable
+from jobs.units import rounded_size, rounded_time
 
 if TYPE_CHECKING:
     from jobs.plan import Plan
@@ -32,7 +34,8 @@ class Summary:
     """Counts of one scan, in videos.
 
     `left` are due, but over the limit or past the deadline; `written` are rows committed to the table;
-    `examples` one uri per reason; `estimate` is that of a dry run.
+    `examples` one uri per reason; `work_s` is the time of the stages, without listing and starting; `cost` is
+    that of the whole time at `price_per_hour`; `estimate` is that of a dry run.
     """
 
     output: str
@@ -53,9 +56,16 @@ class Summary:
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    price_per_hour: float | None = None
+    cost: float | None = None
+    size_bytes: int = 0
     video_hours: float = 0.0
+    fetch_s: float = 0.0
     extract_cpu_s: float = 0.0
     score_s: float = 0.0
+    workers: Workers | None = None
+    work_s: float = 0.0
+    bottleneck: Bottleneck | None = None
     estimate: Estimate | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
@@ -68,6 +78,11 @@ class Summary:
     def finish(self, max_failed: float | None) -> None:
         """Note the end; the exit code of a scan that was stopped stays."""
         self.finished_at = datetime.now(UTC)
+        if self.price_per_hour is not None:
+            self.cost = self.price_per_hour * self.seconds / 3600
+        if self.workers is not None and self.done:
+            spent = {"fetch": self.fetch_s, "extract": self.extract_cpu_s, "score": self.score_s}
+            self.bottleneck = bottleneck(spent, self.workers, self.work_s)
         if self.exit_code in _STOPPED:
             self.left += self.to_do - self.done
         elif self.exit_code is None and self.left:
@@ -78,13 +93,15 @@ class Summary:
 
     def count(self, rows: pa.Table) -> None:
         """Add result rows."""
-        for row in rows.select(["uri", "status", "verdict", "reason", "duration_s", *_COSTS]).to_pylist():
+        for row in rows.select(list(_COUNTED)).to_pylist():
             self.status[row["status"]] += 1
             self.verdicts[row["verdict"]] += 1
             if row["reason"]:
                 self.reasons[row["reason"]] += 1
                 self.examples.setdefault(row["reason"], row["uri"])
+            self.size_bytes += row["size_bytes"] or 0
             self.video_hours += (row["duration_s"] or 0.0) / 3600
+            self.fetch_s += row["fetch_s"] or 0.0
             self.extract_cpu_s += row["extract_cpu_s"] or 0.0
             self.score_s += row["score_s"] or 0.0
 
@@ -108,7 +125,7 @@ class Summary:
         content: dict[str, Any] = {"schema_version": 1}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, Estimate):
+            if is_dataclass(value) and not isinstance(value, type):
                 value = asdict(value)
             content[item.name] = value.isoformat() if isinstance(value, datetime) else value
         return content | {"done": self.done, "seconds": round(self.seconds, 3)}
@@ -141,6 +158,7 @@ class Summary:
             verdicts = (Verdict.FLAGGED, Verdict.UNCERTAIN, Verdict.NOT_FLAGGED)
             counts = [f"{self.verdicts[v]:,} {v.replace('_', ' ')}" for v in verdicts]
             lines.append("  scored: " + " · ".join(counts))
+        lines += self._work_lines()
         for reason, count in self.reasons.most_common(_TOP_REASONS):
             example = printable(self.examples[reason])
             lines.append(f"  {count:,} {reason}: {Reason(reason).meaning}, e.g. {example}")
@@ -150,9 +168,20 @@ class Summary:
             lines.append("  The weights are untrained: these scores mean nothing.")
         return "\n".join(lines)
 
+    def _work_lines(self) -> list[str]:
+        """What it took; of a few videos there is nothing to learn."""
+        if self.done < LEAST_VIDEOS or self.bottleneck is None:
+            return []
+        much = f"{rounded_time(self.video_hours * 3600)} of video, {rounded_size(self.size_bytes)}"
+        cost = "" if self.cost is None else f" for {self.cost:,.2f} at your price"
+        return [f"  {much}{cost}; {self.bottleneck.in_words()}"]
+
     def _outcome_line(self) -> str:
         parts = [f"{self.status[s]:,} {s.replace('_', ' ')}" for s in Status if self.status[s]]
         return f"{self.done:,} videos in {self.seconds:.0f} s: {' · '.join(parts) or 'nothing done'}"
 
 
-_COSTS = ("extract_cpu_s", "score_s")
+_COUNTED = (
+    *("uri", "status", "verdict", "reason", "size_bytes", "duration_s"),
+    *("fetch_s", "extract_cpu_s", "score_s"),
+)

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import duckdb
 import pandas as pd
@@ -46,10 +46,11 @@ READERS: dict[str, Callable[[Path], pa.Table]] = {
 }
 
 
-def documented_readers() -> list[str]:
+def documented_readers(store: Literal["disk", "S3"] = "disk") -> list[str]:
     """The lines of Python of docs/table.md, which read the table at `OUT` into `rows`, one per reader."""
     page = (Path(__file__).parents[1] / "docs" / "table.md").read_text("utf-8")
-    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    return [block for block in blocks if (", from S3" in block.partition("\n")[0]) == (store == "S3")]
 
 
 class Readers:

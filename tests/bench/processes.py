@@ -52,9 +52,9 @@ def _watch(run: subprocess.Popen[bytes], seen: _Seen) -> None:
             return
         for process in processes:
             try:
-                kind = "driver" if process.pid == run.pid else _kind(process)
-                if kind == _HELPER and _kind(process.parent() or top) == _HELPER:
+                if process.pid != run.pid and _kind(process.parent() or top) == _HELPER:
                     continue  # a child that lives for one video: its helper waits for it and has its account
+                kind = "driver" if process.pid == run.pid else _kind(process)
                 times = process.cpu_times()
                 used = times.user + times.system
                 if kind == _HELPER:

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import ClusterError
-from jobs.cluster import Pools, plan_pools, refuse_open_cluster, temp_share
+from jobs.cluster import refuse_open_cluster
 from jobs.config import load
+from jobs.pools import Pools, plan_pools, temp_share
 
 
 def pools(cpus: float, gpus: float = 0, **flags: Any) -> Pools:

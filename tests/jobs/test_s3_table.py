@@ -15,6 +15,7 @@ from tests.jobs.conftest import Command
 from tests.jobs.samples import DAY, rows, sample_row
 from tests.media import moving_face, write_video
 from tests.proxy import losing_proxy
+from tests.readers import documented_readers
 from tests.soak.counts import counts
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -65,6 +66,16 @@ def test_a_bucket_is_scanned_into_a_table_in_it(command: Command, videos: str, s
     assert "nothing to scan" in again.err
     probes = s3.client().list_objects_v2(Bucket=videos, Prefix="out/.probe")
     assert probes["KeyCount"] == 0
+
+
+def test_the_documented_readers_read_it_from_the_bucket(command: Command, videos: str, seeded: Path) -> None:
+    assert _scan(command, videos, seeded).code == 3
+    recipes = documented_readers("S3")
+    assert [recipe.split(",")[0] for recipe in recipes] == ["# pandas", "# polars", "# pyarrow", "# DuckDB"]
+    for recipe in recipes:
+        names = {"OUT": f"s3://{videos}/out"}
+        exec(recipe, names)  # noqa: S102  # running it is the test
+        assert len(names["rows"]) == 2, recipe
 
 
 def test_one_object_is_explained(command: Command, videos: str, seeded: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from detector.types import Reason, Status
+from jobs.bottleneck import Workers
 from jobs.output import LocalOutput
 from jobs.plan import PLAN, Plan
 from jobs.schema import to_arrow
@@ -153,3 +154,29 @@ def test_the_file_holds_everything_and_is_replaced_whole(tmp_path: Path) -> None
     assert content["examples"] == {"not_video": "/videos/bad0.mp4"}
     assert content["exit_code"] == SOME_FAILED
     assert datetime.fromisoformat(content["finished_at"]).tzinfo is not None
+
+
+def test_a_scan_of_many_videos_says_what_it_took_and_what_would_help() -> None:
+    rows = [sample_row(f"{i}.mp4") for i in range(30)]
+    made = counted(*rows, workers=Workers(1, 1, on_gpu=False), price_per_hour=3600.0)
+    made.work_s = made.extract_cpu_s / 0.8
+    made.finish(None)
+    assert made.size_bytes == sum(row["size_bytes"] for row in rows)
+    assert made.bottleneck
+    assert made.bottleneck.stage == "extract"
+    [line] = [line for line in made.closing().splitlines() if "of video" in line]
+    assert "busy 80% of the time" in line
+    assert "more CPU cores" in line
+    assert "at your price" in line
+    content = made.as_json()
+    assert content["bottleneck"]["advice"] in line
+    assert content["cost"] == pytest.approx(content["seconds"], abs=0.1)
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_a_scan_of_a_few_videos_gives_no_advice() -> None:
+    made = counted(sample_row("a.mp4"), workers=Workers(1, 1, on_gpu=False))
+    made.work_s = 100.0
+    made.finish(None)
+    assert "faster with" not in made.closing()
+    assert made.cost is None

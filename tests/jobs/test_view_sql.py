@@ -1,12 +1,13 @@
 """The SQL of the views, for the engine that runs here and for the two that do not."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import OptimizeError
+from sqlglot.errors import ErrorLevel, OptimizeError
 from sqlglot.optimizer.qualify import qualify
 
 import jobs
@@ -52,3 +53,14 @@ def test_views_are_sql_of_their_engine_over_columns_that_there_are(
 def test_a_view_that_names_a_column_that_is_not_there_would_be_found() -> None:
     with pytest.raises(OptimizeError, match="nothing"):
         qualify(sqlglot.parse_one("SELECT nothing FROM results"), schema={"results": {"uri": "VARCHAR"}})
+
+
+@pytest.mark.parametrize(("engine", "kept"), [("athena", "TBLPROPERTIES"), ("spark", "USING DELTA")])
+def test_the_documented_tables_of_other_engines_are_sql_of_theirs(engine: str, kept: str) -> None:
+    page = (Path(jobs.__file__).parents[1] / "docs" / "table.md").read_text("utf-8")
+    [statement] = re.findall(rf"```{engine}\n(.*?)```", page, re.DOTALL)
+    created = sqlglot.parse_one(statement, read=engine, error_level=ErrorLevel.RAISE)
+    assert isinstance(created, exp.Create)
+    assert created.this.name == "results"
+    assert re.search(r"/deepfake-scan/results/?'", created.sql())
+    assert kept in created.sql(dialect=engine)
