@@ -89,7 +89,7 @@ _REASONS: dict[Reason, tuple[str, bool]] = {
     Reason.DECODE_TIMEOUT: ("decoding was stopped at its time limit", False),
     Reason.DECODE_MEMORY: ("decoding was stopped at its memory limit", False),
     Reason.DECODER_CRASH: ("the decoding process died", False),
-    Reason.NOT_FOUND: ("the video is not there, or no longer", False),
+    Reason.NOT_FOUND: ("the video is not there, or no longer", True),
     Reason.ACCESS_DENIED: ("the store refused to hand out the video", True),
     Reason.ARCHIVED: ("the object lies in an archive class and must be restored first", True),
     Reason.CHANGED_DURING_READ: ("the video was replaced while it was read", True),

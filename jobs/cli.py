@@ -149,7 +149,7 @@ def submit(
         typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server of the cluster: its dashboard."),
     ] = "http://127.0.0.1:8265",
     working_dir: Annotated[Path, typer.Option(help="Folder that the job gets a copy of.")] = Path(),
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job to its end.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id; do not follow it.")] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Also to another machine that asks for no token.")
     ] = False,
@@ -174,7 +174,9 @@ def submit(
 
     job = jobs.submit(words, needed, address=address, folder=working_dir, insecure=insecure, say=say)
     say(f"job {job}; `ray job stop {job}` ends it, and the same scan goes on later")
-    if not no_wait:
+    if no_wait:
+        print(job)
+    else:
         raise typer.Exit(jobs.follow(job, address, lambda text: print(text, end="", flush=True)))
 
 

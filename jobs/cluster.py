@@ -24,6 +24,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from detector.errors import ClusterError
+from detector.memory import ONE_HEAP
 from detector.types import ExtractOptions
 from jobs.bottleneck import Workers
 from jobs.config import ScanSettings
@@ -99,6 +100,7 @@ class Cluster:
             self._pool(min(pools.score, math.ceil(len(plan) / batch))),
             num_cpus=pools.score_cpus,
             num_gpus=pools.score_gpus,
+            runtime_env={"env_vars": ONE_HEAP},  # Ray calls its actors in threads
         )
         yield from self._batches(rows)
 
@@ -141,7 +143,7 @@ class Cluster:
         arguments: tuple[Any, ...],
         batch_size: int,
         pool: Any,
-        **resources: float,
+        **options: Any,
     ) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -155,7 +157,7 @@ class Cluster:
                 compute=pool,
                 max_restarts=-1,
                 max_task_retries=1,
-                **resources,
+                **options,
             )
 
 

@@ -78,6 +78,6 @@ def estimate(
 def _rates(table: ResultsTable, settings_id: str) -> list[float]:
     with duck.connect() as connection:
         table.output.readable_by(connection)
-        duck.register_files(connection, "scans", table.scans_files(), SCANS)
+        duck.register(connection, "scans", table.scans(), SCANS)
         values = {"settings_id": settings_id, "least": LEAST_VIDEOS, "scans": _SCANS}
         return [rate for (rate,) in connection.execute(_RATES, values).fetchall()]

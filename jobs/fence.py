@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -26,6 +26,13 @@ ZSTD = WriterProperties(compression="ZSTD", compression_level=3)
 
 Event = Literal["claim", "append", "renew", "release"]
 _TRIES = 3
+
+
+class Parquet(NamedTuple):
+    """What a snapshot of a Delta table is made of: its files, and the columns that they may have."""
+
+    files: list[str]
+    schema: pa.Schema
 
 
 class FencedTable:
@@ -52,6 +59,10 @@ class FencedTable:
         # Not file_uris(): it percent-encodes a local path that holds a space.
         adds = pa.table(self._delta.get_add_actions(flatten=True))
         return [f"{self.path}/{name}" for name in adds["path"].to_pylist()]
+
+    def parquet(self) -> Parquet:
+        """Files and columns of the snapshot."""
+        return Parquet(self.files(), self.schema)
 
     def refresh(self) -> None:
         """Read the newest snapshot: right before a claim, never during one, when it would open the fence."""

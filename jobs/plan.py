@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from detector.errors import StorageError
 from detector.types import Reason
-from jobs.duck import connect, register_files
+from jobs.duck import connect, register
+from jobs.fence import Parquet
 from jobs.listed import Listed
 from jobs.schema import RESULTS
 from jobs.table import ResultsTable
@@ -152,7 +153,7 @@ def plan(
         engine.register("listed", found.append_column("n", pa.array(range(len(found)), pa.int64())))
         if table:
             table.output.readable_by(engine)
-        register_files(engine, "results", table.files() if table else [], RESULTS)
+        register(engine, "results", table.parquet() if table else Parquet([], RESULTS), RESULTS)
         try:
             engine.execute(_WANTED)
             engine.execute(

@@ -122,8 +122,8 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     table = ResultsTable.open(output)
     connection = duck.connect(_MEMORY)
     table.output.readable_by(connection)
-    duck.register_files(connection, "results", table.files(), RESULTS)
-    duck.register_files(connection, "scans", table.scans_files(), SCANS)
+    duck.register(connection, "results", table.parquet(), RESULTS)
+    duck.register(connection, "scans", table.scans(), SCANS)
     for name in ("latest", "current", "people", "tracks", "today"):
         connection.execute(view(name))
     duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])

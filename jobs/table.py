@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from detector.errors import InputError, StorageError, TableHeldError
 from jobs.columns import described_as
-from jobs.fence import ZSTD, Event, FencedTable, held, storage_error, stored_schema
+from jobs.fence import ZSTD, Event, FencedTable, Parquet, held, storage_error, stored_schema
 from jobs.holder import Holder
 from jobs.output import Output, open_output
 from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
@@ -113,13 +113,18 @@ class ResultsTable:
         with self._lock:
             return self._fenced.files()
 
-    def scans_files(self) -> list[str]:
-        """Paths of the Parquet files of `scans`, as of now."""
+    def parquet(self) -> Parquet:
+        """Files and columns of the snapshot."""
+        with self._lock:
+            return self._fenced.parquet()
+
+    def scans(self) -> Parquet:
+        """Files and columns of `scans`, as of now."""
         path, options = self.output.at("scans"), self.output.storage_options
         if not _is_table(self.output, "scans"):
-            return []
+            return Parquet([], SCANS)
         try:
-            return FencedTable(path, DeltaTable(path, storage_options=options), options).files()
+            return FencedTable(path, DeltaTable(path, storage_options=options), options).parquet()
         except (DeltaError, OSError) as error:
             raise storage_error(path, error) from error
 

@@ -33,7 +33,7 @@ _TIMEOUT_S = 300
 # What is scored together in one process: it is in hand, and in no table, while it is extracted.
 BATCH = 4
 # The one failure of these nights that is tried again.
-_PASSING = "changed_during_read"
+_PASSING = ("changed_during_read", "not_found")
 # The command with decoding replaced, and everything else as it is.
 _COMMAND = """
 import functools
@@ -176,7 +176,7 @@ class Week:
 
     def due(self, listed: set[Version]) -> set[Version]:
         """What of a listing the table does not answer yet."""
-        return listed - {row.of for row in self.rows if row.reason != _PASSING}
+        return listed - {row.of for row in self.rows if row.reason not in _PASSING}
 
     def settle(
         self,

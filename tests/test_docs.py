@@ -14,6 +14,7 @@ from detector.weights import manifest
 from jobs import duck
 from jobs.cli import app
 from jobs.config import ScanSettings, load
+from jobs.fence import Parquet
 from jobs.query import view
 from jobs.scan import run
 from jobs.schema import RESULTS, SCANS
@@ -186,7 +187,7 @@ def test_questions_of_the_page_about_trouble_can_be_asked() -> None:
     questions = re.findall(r"```sql\n(.*?)```", TROUBLESHOOTING.read_text("utf-8"), re.DOTALL)
     assert questions
     with duck.connect() as connection:
-        duck.register_files(connection, "results", [], RESULTS)
+        duck.register(connection, "results", Parquet([], RESULTS), RESULTS)
         for name in ("latest", "tracks"):
             connection.execute(view(name))
         for question in questions:
