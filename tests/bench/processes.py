@@ -70,7 +70,7 @@ def _watch(run: subprocess.Popen[bytes], seen: _Seen) -> None:
 
 
 def _below(top: int) -> dict[int, _Process]:
-    """A process and all that come from it, by pid. psutil loses some where the clock of the machine is set."""
+    """A process and all that come from it, by pid. psutil loses some where the clock is set."""
     found = {process.pid: process for entry in Path("/proc").iterdir() if (process := _read(entry))}
     taken: dict[int, _Process] = {}
     wanted = {top}
