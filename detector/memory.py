@@ -17,8 +17,8 @@ def keep_freed_memory() -> None:
     It holds for the heap of the main thread. Others have heaps of their own, which shrink all the same,
     unless the process starts with `ONE_HEAP` in its environment.
 
-    Handing it back and asking for it again costs page faults. Without them a core scores 1.74 times as many
-    frames a second with EfficientNet-Lite0 at 160 px, 1.05 times with the ResNeXt (`make bench BAR=memory`).
+    Handing it back and asking for it again costs page faults. Without them a core scores 1.6 times as many
+    frames a second with EfficientNet-Lite0 at 160 px, and no more with the ResNeXt (`make bench BAR=memory`).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -70,7 +70,7 @@ def _watch(run: subprocess.Popen[bytes], seen: _Seen) -> None:
 
 
 def _below(top: int) -> dict[int, _Process]:
-    """A process and all that come from it, by pid. psutil loses some where the clock is set."""
+    """A process and all that come from it, by pid."""
     found = {process.pid: process for entry in Path("/proc").iterdir() if (process := _read(entry))}
     taken: dict[int, _Process] = {}
     wanted = {top}
@@ -81,13 +81,18 @@ def _below(top: int) -> dict[int, _Process]:
 
 
 def _read(entry: Path) -> _Process | None:
-    """See proc_pid_stat(5): the fields behind the name, which is in brackets and may hold anything."""
+    """See proc_pid_stat(5): the fields behind the name, which is in brackets and may hold anything.
+
+    One that has ended and waits to be reaped has no command line any more: what it was is known from before.
+    """
     if not entry.name.isdigit():
         return None
     try:
         fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
         words = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
     except OSError:
+        return None
+    if not words:
         return None
     user, system, children_user, children_system = (int(field) / _TICKS_S for field in fields[11:15])
     kind = next((kind for sign, kind in _KINDS if sign in words), "Ray's other processes")
