@@ -9,6 +9,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = (1 << 31) - 1
 
 ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}
+"""Environment of a process that scores in another thread than the main one; read when it starts."""
 
 
 def keep_freed_memory() -> None:

@@ -2,9 +2,9 @@
 
 Ray's own fault handling is not enough and some of its defaults are traps, so what is set here is pinned to
 ray==2.60.*: one video per block, so that a dying worker takes along no more than the video at work and the
-one being fetched (one alone when it is tried again); bounded retries, where the default is for ever; errored
-blocks allowed, where the default ends the run. What is lost is found by the caller, who compares what went in
-with what came out.
+one being fetched (one alone when it is tried again); no retries by Ray, whose default is for ever and which
+wait for an actor that may never find room again once a node has gone; errored blocks allowed, where the
+default ends the run. What is lost is found by the caller, who compares what went in with what came out.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Cluster:
                 batch_format="pyarrow",
                 compute=pool,
                 max_restarts=-1,
-                max_task_retries=1,
+                max_task_retries=0,
                 **options,
             )
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import requests
 
 from detector.errors import ClusterError, SettingsError
-from jobs.interrupt import Stopped
+from jobs.config_sources import ENVIRONMENT_PREFIX
 from jobs.schema import printable
 from jobs.summary import TERMINATED
 from jobs.units import rounded_size
@@ -78,9 +78,12 @@ def submit(
         say(f"upload: {upload.in_words()}")
         _check(upload, needed, folder)
         command = ["python", "-m", "jobs", "scan", *words, "--address", "auto"]
+        # What was found right with the settings of this environment would be another scan without them.
+        settings = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
         with _told(address):
             job: str = _client(address).submit_job(
-                entrypoint=shlex.join(command), runtime_env={"working_dir": str(upload.path)}
+                entrypoint=shlex.join(command),
+                runtime_env={"working_dir": str(upload.path), "env_vars": settings},
             )
     return job
 
@@ -91,7 +94,8 @@ def follow(job: str, address: str, log: Say) -> int:
     Raises:
         ClusterError: the cluster was not to be reached for minutes, or the job never ran.
     """
-    details = _followed(job, address, log)
+    with _told(address):
+        details = _followed(job, address, log)
     if str(details.status) == "STOPPED":
         return TERMINATED
     if details.driver_exit_code is None:
@@ -124,7 +128,7 @@ def _check(upload: Upload, needed: Sequence[str], folder: Path) -> None:
     found = []
     if upload.size > _MOST_BYTES:
         found.append(
-            f"{folder} makes an upload of {rounded_size(upload.size)}, and job servers take "
+            f"{printable(str(folder))} makes an upload of {rounded_size(upload.size)}, and job servers take "
             f"{rounded_size(_MOST_BYTES)}: leave something out in .rayignore"
         )
     there = {name for name, _ in upload.files}
@@ -203,6 +207,8 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
 
 def _followed(job: str, address: str, log: Say) -> JobDetails:
     """Until the job has ended; a connection that is lost is made again, and nothing is shown twice."""
+    from aiohttp import ClientError
+
     shown, lost_at = _Shown(log), None
     while True:
         try:
@@ -212,9 +218,7 @@ def _followed(job: str, address: str, log: Say) -> JobDetails:
             if details.status.is_terminal():
                 return details
             lost_at = None
-        except Stopped:
-            raise
-        except (OSError, RuntimeError, requests.RequestException) as error:
+        except (OSError, RuntimeError, ClientError, requests.RequestException) as error:
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > _PATIENCE_S:
                 raise ClusterError(

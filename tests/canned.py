@@ -71,7 +71,7 @@ class Clocked(Slow):
 class Placed(Slow):
     """Tells in `integrity` on which node it worked; its clips are as large as those of a real video."""
 
-    frames = 80
+    frames = 224
 
     def rows(self, planned: dict[str, Any]) -> list[dict[str, Any]]:
         import ray

@@ -32,7 +32,7 @@ AGE_S = 4
 _TIMEOUT_S = 300
 # What is scored together in one process: it is in hand, and in no table, while it is extracted.
 BATCH = 4
-# The one failure of these nights that is tried again.
+# The failures of these nights, all of which are tried again.
 _PASSING = ("changed_during_read", "not_found")
 # The command with decoding replaced, and everything else as it is.
 _COMMAND = """

@@ -20,6 +20,7 @@ from kubernetes_validate import validate as validate_kubernetes
 
 from jobs.config import ScanSettings, load
 from jobs.table import CLAIM_S
+from tests.shell import ends, ends_with
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RAYJOB = CONFIGS / "kubernetes" / "rayjob.yaml"
@@ -281,25 +282,12 @@ def test_accounts_exist_and_pods_are_what_the_network_policy_speaks_of() -> None
 
 def end_of_entrypoint(folder: Path, *codes: int) -> tuple[int, list[str]]:
     """Run the entrypoint as KubeRay and Ray do, where scans end with `codes`: its own code, and its calls."""
-    log, left = folder / "called", folder / "codes"
-    log.write_text("")
-    left.write_text("".join(f"{code}\n" for code in codes))
-    for name, end in {
-        "python": f'code=$(head -1 {left}); sed -i 1d {left}; exit "$code"',
-        "sleep": "exit 0",
-    }.items():
-        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n{end}\n')
-        (folder / name).chmod(0o755)
     # KubeRay pastes it into a script of bash, `ray job submit` joins the words that arrive, and a shell on
     # the head runs them.
     script = f"printf '%s\\0' {rayjob()['spec']['entrypoint'].strip()} ;"
     words = subprocess.run(["/bin/bash", "-ce", script], capture_output=True, check=True, text=True).stdout
     joined = shlex.join(words.removesuffix("\0").split("\0"))
-    path = f"{folder}:/usr/bin:/bin"
-    done = subprocess.run(
-        ["/bin/sh", "-c", joined], check=False, env={"PATH": path}, stdin=subprocess.DEVNULL
-    )
-    return done.returncode, log.read_text().splitlines()
+    return ends(["/bin/sh", "-c", joined], folder, {"python": ends_with(folder, codes), "sleep": "exit 0"})
 
 
 @pytest.mark.parametrize(("code", "seen"), {0: 0, 1: 1, 2: 2, 3: 0, 4: 4, 6: 0, 130: 130, 143: 143}.items())

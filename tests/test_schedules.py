@@ -2,7 +2,6 @@
 
 import configparser
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import yaml
 
 from jobs.config import load
 from jobs.table import CLAIM_S
+from tests.shell import ends, ends_with
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SCHEDULES = CONFIGS / "schedules"
@@ -74,16 +74,8 @@ def _end_of_cron_job(folder: Path, *codes: int) -> tuple[int, list[str]]:
     """Run the job's command where scans end with `codes`: its own code, and what it called."""
     job = yaml.safe_load((SCHEDULES / "cronjob.yaml").read_text())
     [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    log, left = folder / "called", folder / "codes"
-    left.write_text("".join(f"{code}\n" for code in codes))
-    for name, end in {
-        "deepfake-scan": f'code=$(head -1 {left}); sed -i 1d {left}; exit "$code"',
-        "sleep": "exit 0",
-    }.items():
-        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n{end}\n')
-        (folder / name).chmod(0o755)
-    done = subprocess.run(container["command"], check=False, env={"PATH": f"{folder}:/usr/bin:/bin"})
-    return done.returncode, log.read_text().splitlines()
+    stand_ins = {"deepfake-scan": ends_with(folder, codes), "sleep": "exit 0"}
+    return ends(container["command"], folder, stand_ins)
 
 
 @pytest.mark.parametrize(("code", "seen"), {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 6: 0, 143: 143}.items())
