@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,19 @@ import typer
 
 from detector.errors import DeepfakeScanError, SettingsError
 from jobs.cli_files import config_app, dataset_app, weights_app
-from jobs.cli_options import ConfigFiles, Json, Profile, Sets, Weights, load_scan, print_json, scan_settings
+from jobs.cli_options import (
+    ConfigFiles,
+    Handing,
+    Json,
+    Profile,
+    Sets,
+    Weights,
+    forget_stdout,
+    load_scan,
+    print_json,
+    scan_settings,
+    show_log,
+)
 from jobs.cli_table import query_app, table_app
 from jobs.interrupt import Stopped, stoppable
 
@@ -64,7 +77,7 @@ def main() -> None:
         print(f"deepfake-scan: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         sys.exit(0)
 
 
@@ -140,7 +153,7 @@ def scan(
     raise typer.Exit(summary.exit_code or 0)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(cls=Handing, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: typer.Context,
     *,
@@ -148,7 +161,9 @@ def submit(
         str,
         typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server of the cluster: its dashboard."),
     ] = "http://127.0.0.1:8265",
-    working_dir: Annotated[Path, typer.Option(help="Folder that the job gets a copy of.")] = Path(),
+    working_dir: Annotated[
+        Path, typer.Option(help="Folder that the job gets a copy of, code in it included.")
+    ] = Path(),
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id; do not follow it.")] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Also to another machine that asks for no token.")
@@ -156,28 +171,40 @@ def submit(
 ) -> None:
     """Submit a scan to a Ray cluster, with all that `scan` takes, and follow it.
 
-    Example: deepfake-scan submit --config configs/nightly.yaml
+    Example: deepfake-scan submit s3://bucket/videos/ --output s3://bucket/results
 
-    Settings files are read here and travel with the working directory; .rayignore says what does not. Ends
+    Inputs and output lie on S3, or at an absolute path that every node sees. Settings files are read here and
+    travel with the working directory, in which their names begin; .rayignore says what does not travel. Ends
     with the exit code of the scan. Ctrl-C leaves the job running.
     """
-    from jobs import submit as jobs
+    from jobs.follow import follow
+    from jobs.schema import printable
+    from jobs.submit import submit as hand_over
 
-    words = [*context.args, *(["--insecure"] if insecure else [])]
+    words = [*(["--insecure"] if insecure else []), *context.args]
     command: Any = typer.main.get_command(app)
     given = command.commands["scan"].make_context("deepfake-scan scan", list(words)).params
-    settings = scan_settings(**{name: value for name, value in given.items() if name not in _NO_SETTINGS})
-    needed = [*map(str, given["config"] or ()), settings.weights, *settings.manifests]
+    if not working_dir.is_dir():
+        raise SettingsError(f"--working-dir: {printable(str(working_dir))} is no folder")
+    with contextlib.chdir(working_dir):  # names are to be what they are for the job
+        settings = scan_settings(**{name: value for name, value in given.items() if name not in _NO_SETTINGS})
 
     def say(line: str) -> None:
         print(f"submit: {line}", file=sys.stderr, flush=True)
 
-    job = jobs.submit(words, needed, address=address, folder=working_dir, insecure=insecure, say=say)
-    say(f"job {job}; `ray job stop {job}` ends it, and the same scan goes on later")
+    files = given["config"] or ()
+    job = hand_over(words, settings, files, address=address, folder=working_dir, say=say)
+    ending = f"`ray job stop {job} --address {address}` ends it"
+    say(f"job {job}; {ending}, and the same scan goes on later")
     if no_wait:
         print(job)
-    else:
-        raise typer.Exit(jobs.follow(job, address, lambda text: print(text, end="", flush=True)))
+        return
+    try:
+        code = follow(job, address, show_log, say)
+    except Stopped as stop:
+        say(f"stopped following; job {job} goes on, {ending}")
+        raise typer.Exit(stop.exit_code) from None
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -48,19 +48,23 @@ def weights_list(*, as_json: Json = False) -> None:
 
 @weights_app.command("verify")
 def weights_verify(
-    name: Annotated[str, typer.Argument(help="default, a shipped file's name, or a path.")] = "default",
+    name: Annotated[
+        str, typer.Argument(help="default, a shipped file's name, a path, or s3://...#sha256=....")
+    ] = "default",
 ) -> None:
     """Read a weights file, check it, and run its golden clip.
 
     Example: deepfake-scan weights verify my-weights.safetensors
     """
     from detector.model import Model
-    from detector.weights import read, resolve
+    from detector.weights import resolve
+    from jobs.local import scheme_of
+    from jobs.named_weights import open_weights
 
-    path = resolve(name)
-    weights = read(path)
+    weights = open_weights(name)
     Model(weights)
-    print(f"{path}: whole; weights_id {weights.weights_id}, sha256 {weights.sha256}")
+    where = name if scheme_of(name) == "s3" else resolve(name)
+    print(f"{where}: whole; weights_id {weights.weights_id}, sha256 {weights.sha256}")
 
 
 @config_app.command("check")

@@ -1,14 +1,16 @@
-"""Options that several commands have, and how settings are loaded and JSON is printed."""
+"""Options that several commands have, and how settings are loaded, JSON and logs are printed."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
-from detector.errors import SettingsError
+from detector.errors import SettingsError, StorageError
 
 if TYPE_CHECKING:
     from jobs.config import ScanSettings
@@ -25,6 +27,16 @@ Weights = Annotated[
     str | None, typer.Option(help="default, a shipped file's name, a path, or s3://...#sha256=....")
 ]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
+
+
+class Handing(typer.core.TyperCommand):
+    """A command that hands on what it does not know, with the `--` that ends options."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Double the first `--`, of which the parser takes one away."""
+        if "--" in args:
+            args = [*args[: args.index("--")], "--", *args[args.index("--") :]]
+        return super().parse_args(ctx, args)
 
 
 def load_scan(files: list[Path] | None, sets: list[str] | None, **flags: Any) -> Loaded[ScanSettings]:
@@ -58,3 +70,24 @@ def print_json(content: object) -> None:
     import json
 
     print(json.dumps(content, indent=2, ensure_ascii=True))
+
+
+def show_log(text: str) -> None:
+    """Print a piece of a log at once.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        StorageError: it cannot be written, as on a full disk.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        forget_stdout()
+        raise StorageError(f"the log cannot be written: {error.strerror}") from error
+
+
+def forget_stdout() -> None:
+    """Drop what is still to be written to stdout; Python would fail over it once more in the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from detector.errors import SettingsError
+from detector.errors import InputError, SettingsError
 from jobs.cli_options import Json, Limit, Output, print_json
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def query_diff(
 @query_app.command("export")
 def query_export(
     output: Output,
-    file: Annotated[Path, typer.Argument(help="Ends in .parquet or .csv.")],
+    file: Annotated[str, typer.Argument(help="A local file that ends in .parquet or .csv.")],
     *,
     view: Annotated[str, typer.Option(help="latest, today, current, people, tracks or results.")] = "latest",
 ) -> None:
@@ -92,9 +92,16 @@ def query_export(
     """
     from jobs import query
     from jobs.export import export
+    from jobs.local import scheme_of
+    from jobs.schema import printable
 
+    if scheme_of(file):
+        raise InputError(
+            f"{printable(file)}: an export is a local file",
+            hint="Write it here, and copy it: aws s3 cp FILE s3://...",
+        )
     with query.connect(output) as con:
-        print(f"{export(con, view, file):,} rows: {file}")
+        print(f"{export(con, view, Path(file)):,} rows: {printable(file)}")
 
 
 @query_app.command("sql")

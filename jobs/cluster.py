@@ -15,10 +15,12 @@ import math
 import os
 import secrets
 import sys
+import sysconfig
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
@@ -30,11 +32,14 @@ from jobs.bottleneck import Workers
 from jobs.config import ScanSettings
 from jobs.pools import Pools, extract_only, plan_pools, temp_share
 from jobs.reading import is_downloaded
+from jobs.schema import printable
 from jobs.stages import Extract, Score, Scoring
 
 _OBJECT_STORE_BYTES = 2 << 30
 _POOL_START_S = 600
 _NO_PROGRESS_SLACK_S = 600
+_MOST_SHOWN = 300
+_INSTALLED = ("purelib", "platlib")
 
 
 class Cluster:
@@ -134,7 +139,7 @@ class Cluster:
         try:
             yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         except self._ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray ended the run: {str(error).splitlines()[0]}") from error
+            raise ClusterError(f"Ray ended the run: {cause(str(error))}") from error
 
     def _stage(
         self,
@@ -159,6 +164,13 @@ class Cluster:
                 max_task_retries=0,
                 **options,
             )
+
+
+def cause(text: str) -> str:
+    """The line of an error of Ray that says what happened: of a traceback in it the last one."""
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
+    line = printable(lines[-1 if "Traceback (most recent call last)" in text else 0].strip())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
 
 
 def _nodes_with_cpus(ray: Any) -> int:
@@ -196,8 +208,10 @@ def _connect(address: str) -> Any:
         import ray.data
 
         mine: dict[str, Any] = {}
+        if not address.startswith("ray://"):  # whose driver is a process of the head
+            mine = {"job_config": _own_code()}
         if address == "local":
-            mine = {"include_dashboard": False, "object_store_memory": _store_bytes()}
+            mine |= {"include_dashboard": False, "object_store_memory": _store_bytes()}
         try:
             with _held_stderr():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
@@ -210,6 +224,25 @@ def _connect(address: str) -> Any:
     # Ray's advice for a pool that got no work, as when the last video kills its worker.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     return ray
+
+
+def _own_code() -> Any:
+    """Have workers import our code from where this process has it, and nothing from its current folder.
+
+    Ray adds that folder, and the one of the script, before all others. There may lie what strangers uploaded.
+    """
+    from ray.job_config import JobConfig
+
+    class OwnCode(JobConfig):
+        def _get_proto_job_config(self) -> Any:
+            # A job's working directory reaches workers as it is; installed packages they find themselves.
+            ours = str(Path(__file__).resolve().parents[1])
+            travels: bool = self._runtime_env_has_working_dir()  # type: ignore[no-untyped-call]
+            found = travels or ours in map(sysconfig.get_path, _INSTALLED)
+            self._py_driver_sys_path = [] if found else [ours]
+            return super()._get_proto_job_config()  # type: ignore[no-untyped-call]
+
+    return OwnCode()
 
 
 @contextlib.contextmanager

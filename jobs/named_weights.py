@@ -11,7 +11,8 @@ from jobs import s3
 from jobs.local import scheme_of
 
 _MAX_BYTES = 1 << 30
-_DIGEST = re.compile(r"(?P<uri>s3://.*)#sha256=(?P<digest>[0-9a-f]{64})", re.DOTALL)
+_DIGITS = 64
+_DIGEST = re.compile(r"(?P<uri>s3://.*)#sha256=(?P<digest>[0-9a-fA-F]+)", re.DOTALL)
 
 
 def open_weights(named: str) -> WeightsFile:
@@ -30,7 +31,12 @@ def open_weights(named: str) -> WeightsFile:
             f"weights {named}: a file from a bucket has to be named together with its sha256",
             hint="Write s3://bucket/key.safetensors#sha256=... with the digits that `sha256sum FILE` prints.",
         )
-    uri, expected = found["uri"], found["digest"]
+    uri, expected = found["uri"], found["digest"].lower()
+    if len(expected) != _DIGITS:
+        raise SettingsError(
+            f"weights {named}: its sha256 has {len(expected)} digits, not {_DIGITS}",
+            hint="`sha256sum FILE` prints the whole of it.",
+        )
     data = _fetch(uri)
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected:

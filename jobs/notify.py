@@ -62,7 +62,7 @@ def told(settings: ScanSettings, summary: Summary, say: Callable[[str], None]) -
         if settings.metrics_file:
             try:
                 write_metrics(Path(settings.metrics_file), summary)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 say(f"warning: {printable(settings.metrics_file)} was not written: {printable(str(error))}")
 
 
@@ -76,7 +76,8 @@ def _signer() -> Any:
         raise SettingsError(
             f"notify: the variable {SECRET} holds no secret to sign with",
             hint="Make one: python -c \"import base64, os; print('whsec_' + "
-            'base64.b64encode(os.urandom(24)).decode())"; the receiver verifies with the same.',
+            'base64.b64encode(os.urandom(24)).decode())"; the receiver verifies with the same. '
+            "On a cluster it has to be in the environment of the head: what is submitted is open to view.",
         ) from error
 
 
@@ -142,7 +143,7 @@ def _last_success(path: Path) -> float | None:
 
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
+        found = {one.name: one.samples for one in text_string_to_metric_families(text)}
+    except (OSError, ValueError, LookupError):  # none, or something else under its name: it is written anew
         return None
-    found = {one.name: one.samples for one in text_string_to_metric_families(text)}
     return found[_LAST_SUCCESS][0].value if found.get(_LAST_SUCCESS) else None

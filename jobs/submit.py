@@ -1,44 +1,34 @@
-"""A scan as a job of a Ray cluster: uploaded, submitted, followed, and ended with its own exit code.
+"""A scan as a job of a Ray cluster: looked over, uploaded and submitted; `jobs.follow` is what comes then.
 
-Beyond what Ray's job client does: the upload is shown before it is sent, a cluster that takes anybody's code
-is refused, and the exit code is the scan's, where `ray job submit` makes every one but 0 into 1.
+Beyond what Ray's job client does: the upload is shown before it is sent, and what would not be there on the
+cluster is refused, as is a cluster that takes anybody's code.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import logging
 import os
 import shlex
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import requests
-
-from detector.errors import ClusterError, SettingsError
+from detector.errors import SettingsError
 from jobs.config_sources import ENVIRONMENT_PREFIX
+from jobs.job_server import Say, authenticate, client, in_words
+from jobs.local import local_path
 from jobs.schema import printable
-from jobs.summary import TERMINATED
 from jobs.units import rounded_size
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
-
-Say = Callable[[str], None]
+    from jobs.config import ScanSettings
 
 _MOST_BYTES = 100 << 20  # of Ray's job server, which refuses more without saying why
 _SHOWN = 3
-_PATIENCE_S = 300.0
-_RETRY_S = 2.0
-_REQUEST_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +47,81 @@ class Upload:
 
 
 def submit(
-    words: Sequence[str], needed: Sequence[str], *, address: str, folder: Path, insecure: bool, say: Say
+    words: Sequence[str],
+    settings: ScanSettings,
+    files: Sequence[Path],
+    *,
+    address: str,
+    folder: Path,
+    say: Say,
 ) -> str:
     """Hand a scan to a cluster, and return the id of its job.
 
     Args:
         words: of the command `scan`.
-        needed: names of files that they and the settings name; what is a file here has to be one there.
+        settings: what they come to, here.
+        files: with settings, that the words name.
         address: of the cluster's job server, as http://HOST:8265.
-        folder: what the job finds as its working directory.
-        insecure: also to a cluster elsewhere that asks for no token.
+        folder: what the job finds as its working directory; names that are relative begin there.
         say: takes a line about what goes on.
 
     Raises:
         SettingsError: something that is needed would not be there, or the upload is too large.
         ClusterError: the cluster cannot be reached, takes anybody or not us.
     """
-    _authenticate(address, insecure=insecure)
     with _packed(folder) as upload:
         say(f"upload: {upload.in_words()}")
-        _check(upload, needed, folder)
-        command = ["python", "-m", "jobs", "scan", *words, "--address", "auto"]
-        # What was found right with the settings of this environment would be another scan without them.
-        settings = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
-        with _told(address):
-            job: str = _client(address).submit_job(
-                entrypoint=shlex.join(command),
-                runtime_env={"working_dir": str(upload.path), "env_vars": settings},
+        if found := [*misplaced(settings), *_missing(upload, settings, files, folder)]:
+            raise SettingsError("\n".join(found))
+        authenticate(address, insecure=settings.insecure, say=say)
+        with in_words(address):
+            job: str = client(address).submit_job(
+                entrypoint=entrypoint(as_there(words, folder), os.environ),
+                runtime_env={"working_dir": str(upload.path)},
             )
     return job
 
 
-def follow(job: str, address: str, log: Say) -> int:
-    """Hand a job's log to `log` as it grows, and return the exit code of its command.
+def entrypoint(words: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The shell line of a job: what was found right here would be another scan without our variables."""
+    # Not by the runtime environment, in which Ray replaces what looks like a variable.
+    settings = [f"{name}={environment[name]}" for name in environment if name.startswith(ENVIRONMENT_PREFIX)]
+    scan = ["python", "-m", "jobs", "scan", "--address", "auto", *words]
+    return shlex.join(["env", *settings, *scan] if settings else scan)
 
-    Raises:
-        ClusterError: the cluster was not to be reached for minutes, or the job never ran.
-    """
-    with _told(address):
-        details = _followed(job, address, log)
-    if str(details.status) == "STOPPED":
-        return TERMINATED
-    if details.driver_exit_code is None:
-        raise ClusterError(f"job {job} {details.status.lower()}: {details.message}")
-    code: int = details.driver_exit_code
-    return code if code >= 0 else 128 - code
+
+def as_there(words: Sequence[str], folder: Path) -> list[str]:
+    """The words of `scan`, with absolute names of settings files in `folder` as the job finds them."""
+    there: list[str] = []
+    for number, word in enumerate(words):
+        if word == "--":
+            return [*there, *words[number:]]
+        option = next((o for o in ("--config=", "-c") if word.startswith(o)), "")
+        names_a_file = option or there[-1:] in (["--config"], ["-c"])
+        there.append(option + _from(folder, word.removeprefix(option)) if names_a_file else word)
+    return there
+
+
+def _from(folder: Path, name: str) -> str:
+    """An absolute name as one that begins in `folder`, where it lies there."""
+    path = Path(name)
+    place = path.parent.resolve() / path.name
+    inside = path.is_absolute() and place.is_relative_to(folder.resolve())
+    return str(place.relative_to(folder.resolve())) if inside else name
+
+
+def misplaced(settings: ScanSettings) -> Iterator[str]:
+    """Say what would be read from or written into the job's copy of the folder, which is gone after it."""
+    named = [("inputs", name) for name in settings.inputs]
+    named += [("output", settings.output or ""), ("metrics_file", settings.metrics_file or "")]
+    for key, name in named:
+        path = local_path(name)
+        if path and not PurePath(path).is_absolute():
+            places = "an absolute path" if key == "metrics_file" else "s3://... or an absolute path"
+            yield (
+                f"{key}: {printable(name)} is relative; a job takes {places} that all nodes see, such as "
+                "that of a mount"
+            )
 
 
 @contextmanager
@@ -123,125 +143,19 @@ def _packed(folder: Path) -> Iterator[Upload]:
         yield Upload(path, path.stat().st_size, sorted(sizes, key=lambda file: -file[1]))
 
 
-def _check(upload: Upload, needed: Sequence[str], folder: Path) -> None:
-    """Refuse what would fail on the cluster, or fail there in words that help nobody."""
-    found = []
+def _missing(upload: Upload, settings: ScanSettings, files: Sequence[Path], folder: Path) -> Iterator[str]:
+    """Say what would fail on the cluster, or fail there in words that help nobody."""
     if upload.size > _MOST_BYTES:
-        found.append(
+        yield (
             f"{printable(str(folder))} makes an upload of {rounded_size(upload.size)}, and job servers take "
             f"{rounded_size(_MOST_BYTES)}: leave something out in .rayignore"
         )
     there = {name for name, _ in upload.files}
-    for name in needed:
-        # Names of shipped weights, addresses and paths inside the image are left to the job itself.
-        path = PurePath(name)
-        if not path.is_absolute() and Path(path).is_file() and os.path.normpath(path) not in there:
-            found.append(
+    # Names of shipped weights, addresses and paths inside the image are left to the job itself.
+    here = [name for name in (settings.weights, *settings.manifests) if not PurePath(name).is_absolute()]
+    for name in [*map(str, files), *(name for name in here if (folder / name).is_file())]:
+        if os.path.normpath(_from(folder, name)) not in there:
+            yield (
                 f"{printable(name)} is not part of the upload: it has to lie in {printable(str(folder))} by "
                 "that very name, and .gitignore and .rayignore must not leave it out"
             )
-    if found:
-        raise SettingsError("\n".join(found))
-
-
-def _authenticate(address: str, *, insecure: bool) -> None:
-    """Find out whether the cluster wants a token, and have Ray's client send one.
-
-    Raises:
-        ClusterError: it wants none and is not this machine, or it cannot be reached.
-    """
-    try:
-        # Without a token on purpose: whether that is refused is the question.
-        answer = requests.get(f"{address.rstrip('/')}/api/jobs/", timeout=_REQUEST_S, allow_redirects=False)
-    except requests.RequestException as error:
-        raise _unreachable(address, error) from error
-    if answer.status_code in (401, 403):
-        os.environ["RAY_AUTH_MODE"] = "token"
-        return
-    if not insecure and not _is_loopback(urlsplit(address).hostname or ""):
-        raise ClusterError(
-            f"{address} takes anybody's code: its cluster asks for no token",
-            hint="Start it with RAY_AUTH_MODE=token, or use --insecure where nobody else reaches it.",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _client(address: str) -> JobSubmissionClient:
-    from ray.job_submission import JobSubmissionClient
-
-    for name in ("dashboard_sdk", "job.sdk"):  # they tell of every connection
-        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
-    return JobSubmissionClient(address)
-
-
-@contextmanager
-def _told(address: str) -> Iterator[None]:
-    """What Ray's client raises, in words."""
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError as error:
-        raise ClusterError(
-            f"{address} asks for a token; ours is missing or not the right one",
-            hint="RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token has to hold that of the cluster.",
-        ) from error
-    except (ConnectionError, requests.RequestException) as error:
-        raise _unreachable(address, error) from error
-    except RuntimeError as error:
-        raise ClusterError(f"{address}: {error}") from error
-
-
-def _unreachable(address: str, error: Exception) -> ClusterError:
-    return ClusterError(
-        f"{address} cannot be reached: {error}",
-        hint="It is the address of the head's dashboard; `ray dashboard cluster.yaml` makes a tunnel to it.",
-    )
-
-
-def _followed(job: str, address: str, log: Say) -> JobDetails:
-    """Until the job has ended; a connection that is lost is made again, and nothing is shown twice."""
-    from aiohttp import ClientError
-
-    shown, lost_at = _Shown(log), None
-    while True:
-        try:
-            client = _client(address)
-            asyncio.run(shown.tail(client, job))
-            details = client.get_job_info(job)
-            if details.status.is_terminal():
-                return details
-            lost_at = None
-        except (OSError, RuntimeError, ClientError, requests.RequestException) as error:
-            lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > _PATIENCE_S:
-                raise ClusterError(
-                    f"{address} has not answered for {_PATIENCE_S:.0f} s: {error}",
-                    hint=f"The job may go on; `ray job logs --follow {job}` takes up its log again.",
-                ) from error
-        time.sleep(_RETRY_S)
-
-
-class _Shown:
-    """How much of a job's log was handed on."""
-
-    def __init__(self, log: Say) -> None:
-        self._log = log
-        self._characters = 0
-
-    async def tail(self, client: JobSubmissionClient, job: str) -> None:
-        """Hand on what is new, until the server closes the log."""
-        position = 0
-        lines: Any = client.tail_job_logs(job)
-        async for text in lines:
-            new = text[max(0, self._characters - position) :]
-            position += len(text)
-            if new:
-                self._log(new)
-                self._characters = position

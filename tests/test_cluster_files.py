@@ -67,6 +67,16 @@ def test_no_policy_has_a_wildcard_action_or_writes_to_the_input(path: Path) -> N
             assert all(action.startswith("ec2:Describe") for action in statement["Action"])
 
 
+def test_the_head_may_start_what_the_cluster_file_asks_for() -> None:
+    [start] = [s for s in _statements(POLICIES[0]) if "ec2:RunInstances" in s["Action"]]
+    kinds = {resource.split(":")[-1].split("/")[0] for resource in start["Resource"]}
+    asked = _cluster()["available_node_types"].values()
+    if any("InstanceMarketOptions" in kind["node_config"] for kind in asked):
+        assert "spot-instances-request" in kinds, "a spot node is a request for one as well"
+    assert kinds >= {"image", "instance", "network-interface", "security-group", "subnet", "volume"}
+    assert "spot.amazonaws.com" in (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+
 def test_there_are_a_policy_for_the_head_and_one_for_workers_which_write_nothing() -> None:
     assert [path.stem for path in POLICIES] == ["head-policy", "worker-policy"]
     actions = [action for statement in _statements(POLICIES[1]) for action in statement["Action"]]

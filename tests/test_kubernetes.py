@@ -309,3 +309,15 @@ def test_a_table_that_is_held_is_asked_for_again_when_a_dead_scan_would_have_los
         waited = re.fullmatch(r"sleep (\d+)", pause)
         assert waited
         assert CLAIM_S < int(waited[1]) <= CLAIM_S + 120
+
+
+@pytest.mark.parametrize("end", ["Complete", "Failed"])
+def test_the_line_that_waits_for_the_job_returns_however_it_ends(tmp_path: Path, end: str) -> None:
+    page = (CONFIGS.parent / "docs" / "operations.md").read_text("utf-8")
+    [line] = re.findall(r"^until kubectl get rayjob .*$", page, re.MULTILINE)
+    statuses = tmp_path / "statuses"
+    statuses.write_text(f"Initializing\nRunning\n{end}\n")
+    kubectl = f"head -1 {statuses}; sed -i 1d {statuses}"
+    code, called = ends(["/bin/sh", "-c", line], tmp_path, {"kubectl": kubectl, "sleep": "exit 0"})
+    assert code == 0
+    assert len([call for call in called if call.startswith("kubectl")]) == 3

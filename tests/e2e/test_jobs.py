@@ -5,10 +5,8 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ pytestmark = [pytest.mark.xdist_group("s3"), pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+_MANY = 150  # the command that stops the job takes seconds to start
 
 
 @pytest.fixture(scope="module")
@@ -116,31 +115,6 @@ def test_mistakes_are_told_before_anything_is_sent(jobs: JobServer, tmp_path: Pa
     assert "leave something out in .rayignore" in large.stderr
 
 
-class _Open(BaseHTTPRequestHandler):
-    """A job server that takes anybody."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_a_cluster_elsewhere_that_takes_anybody_is_refused_and_so_is_silence(tmp_path: Path) -> None:
-    with HTTPServer(("0.0.0.0", 0), _Open) as server:  # noqa: S104  # how else would it be elsewhere
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        anybody = JobServer(f"http://0.0.0.0:{server.server_port}", {})
-        refused = submit(anybody, tmp_path, "--output", tmp_path / "out")
-        server.shutdown()
-    assert refused.returncode == 4
-    assert "takes anybody's code" in refused.stderr
-    assert "--insecure" in refused.stderr
-    silent = submit(anybody, tmp_path, "--output", tmp_path / "out")
-    assert silent.returncode == 4
-    assert "cannot be reached" in silent.stderr
-
-
 def ray_job(server: JobServer, *words: object) -> str:
     command = [str(BIN / "ray"), "job", words[0], "--address", server.address, *words[1:]]
     done = subprocess.run(
@@ -164,10 +138,10 @@ def committed(output: str) -> int:
 
 
 @pytest.mark.slow
-def test_sixty_videos_of_a_job_that_is_stopped_half_way_and_submitted_again(
+def test_a_job_that_is_stopped_half_way_is_submitted_again_and_does_the_rest(
     jobs: JobServer, bucket: str, faces: list[Path], seeded: Path
 ) -> None:
-    inputs, output = fill(bucket, faces, 60), f"s3://{bucket}/out"
+    inputs, output = fill(bucket, faces, _MANY), f"s3://{bucket}/out"
     scan = ["--config", "configs/nightly.yaml", "--set", "min_age=1s", "--set", "commit_rows=5"]
     scan += [inputs, "--output", output, "--weights", str(seeded)]
     command = ["python", "-m", "jobs", "scan", *scan, "--address", "auto"]
@@ -175,13 +149,13 @@ def test_sixty_videos_of_a_job_that_is_stopped_half_way_and_submitted_again(
     began = time.monotonic()
     while committed(output) < 15:
         assert time.monotonic() - began < 300, ray_job(jobs, "logs", "half")
-        time.sleep(1)
+        time.sleep(0.2)
     ray_job(jobs, "stop", "half")
     assert "STOPPED" in ray_job(jobs, "list")
     kept = committed(output)
-    assert 15 <= kept < 60
+    assert 15 <= kept < _MANY
 
     done = submit(jobs, *scan)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{kept} done · {60 - kept} to do" in done.stdout, shlex.join(scan)
-    assert set(counts(output).values()) == {60}
+    assert f"{kept} done · {_MANY - kept} to do" in done.stdout, shlex.join(scan)
+    assert set(counts(output).values()) == {_MANY}

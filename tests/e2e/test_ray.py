@@ -24,6 +24,7 @@ from jobs.stages import Extract
 from jobs.summary import Summary
 from tests.canned import Canned, Clocked, Deadly, Slow
 from tests.conftest import Scanned
+from tests.media import moving_face, write_video
 from tests.readers import Readers
 from tests.scans import VIDEOS, outcomes, read_rows, scan_settings, touch
 from tests.soak.agreement import compare
@@ -154,6 +155,21 @@ def test_the_next_video_is_fetched_while_one_is_decoded(
     assert len({row["integrity"] for row in done}) == 1, "one actor was asked for"
     spans = [(row["fetch_s"], row["extract_cpu_s"]) for row in done]
     assert max(sum(one <= start < other for one, other in spans) for start, _ in spans) == at_once
+
+
+def test_what_lies_in_the_current_folder_is_never_run(
+    address: str, seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    write_video(uploads / "face.mp4", moving_face(12, (320, 240), face_px=90))
+    for name in ("jobs", "detector", "weights"):
+        (uploads / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\n")
+    monkeypatch.chdir(uploads)
+    scan(address, uploads, tmp_path / "out", seeded)
+    ran = tmp_path / "ran"
+    assert not ran.exists(), f"of the uploads were run: {ran.read_text()}"
+    assert outcomes(read_rows(tmp_path / "out")) == {"face.mp4": "scored"}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import ClusterError
-from jobs.cluster import refuse_open_cluster
+from jobs.cluster import cause, refuse_open_cluster
 from jobs.config import load
 from jobs.pools import Pools, plan_pools, temp_share
 
@@ -144,3 +144,19 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_arithmetic(
     assert arithmetic in refused.value.message
     assert "extract_actors" in refused.value.hint
     assert refused.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "The actor died\nTraceback (most recent call last):\n  ...\nImportError: No 'jobs\x1b[2J'\n\n",
+            r"ImportError: No 'jobs\x1b[2J'",
+        ),
+        ("The node with node id: 7 died.\n\tclass_name: MapWorker\n", "The node with node id: 7 died."),
+        ("", ""),
+        ("x" * 1000, "x" * 300 + "..."),
+    ],
+)
+def test_an_error_of_ray_is_told_by_the_line_that_says_what_happened(text: str, line: str) -> None:
+    assert cause(text) == line

@@ -32,10 +32,26 @@ def test_a_scan_takes_weights_from_a_bucket(
     assert "1 done" in again.err, "the same weights by a path are the same weights"
 
 
-@pytest.mark.parametrize("end", ["", "#sha256=", "#sha256=abc", f"#sha512={'0' * 64}", f"?sha256={'0' * 64}"])
+@pytest.mark.parametrize("end", ["", "#sha256=", f"#sha512={'0' * 64}", f"?sha256={'0' * 64}"])
 def test_a_name_without_the_sha256_is_refused(stored: str, end: str) -> None:
     with pytest.raises(SettingsError, match="named together with its sha256"):
         open_weights(stored + end)
+
+
+@pytest.mark.parametrize("digits", [3, 63, 65, 128])
+def test_a_sha256_of_another_length_is_told_as_such(stored: str, digits: int) -> None:
+    with pytest.raises(SettingsError, match=f"its sha256 has {digits} digits, not 64"):
+        open_weights(f"{stored}#sha256={'a' * digits}")
+
+
+def test_verify_takes_weights_from_a_bucket_and_digits_as_any_program_writes_them(
+    command: Command, stored: str, seeded: Path
+) -> None:
+    digest = hashlib.sha256(seeded.read_bytes()).hexdigest()
+    done = command("weights", "verify", f"{stored}#sha256={digest.upper()}")
+    assert done.code == 0, done.err
+    assert "whole; weights_id" in done.out
+    assert digest in done.out
 
 
 def test_other_bytes_than_those_that_were_meant_are_refused(stored: str) -> None:

@@ -124,6 +124,17 @@ def test_metrics_tell_the_last_success_from_the_last_end(
     assert second[key] == first[key] < second["deepfake_scan_last_end_timestamp_seconds"]
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"{", b"a{b=\n", b"deepfake_scan_x one\n"])
+def test_a_metrics_file_that_cannot_be_read_is_written_anew(
+    tmp_path: Path, seeded: Path, content: bytes
+) -> None:
+    file = tmp_path / "deepfake_scan.prom"
+    file.write_bytes(content)
+    with ResultsTable.create(str(tmp_path / "out")).claim("other"), pytest.raises(TableHeldError):
+        _scan(tmp_path, seeded, metrics_file=str(file))
+    assert _metrics(file)["deepfake_scan_exit_code"] == 5
+
+
 @pytest.mark.parametrize(
     ("flags", "secret", "message"),
     [
@@ -144,6 +155,8 @@ def test_what_could_not_be_told_stops_a_scan_before_it_starts(
     monkeypatch.delenv(SECRET, raising=False)
     if secret:
         monkeypatch.setenv(SECRET, secret)
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as refused:
         _scan(tmp_path, seeded, **flags)
+    if "secret" in message:
+        assert "in the environment of the head" in refused.value.hint, "where a job has to have it"
     assert not (tmp_path / "out").exists()

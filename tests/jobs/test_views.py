@@ -188,6 +188,10 @@ def test_exports_hold_every_row_and_are_safe_to_open(command: Command, tmp_path:
     assert {row["uri"] for row in rows} == {sample_row("a.mp4")["uri"], '\'=HYPERLINK("x")'}
     assert "'+1" in {row["codec"] for row in rows}
     assert isinstance(json.loads(rows[0]["persons"]), list)
+    for name in ("s3://b/rows.csv", "file:///tmp/rows.csv"):
+        elsewhere = command("query", "export", out, name)
+        assert elsewhere.code == 2
+        assert f"{name}: an export is a local file" in elsewhere.err
     refused = command("query", "export", out, tmp_path / "rows.xlsx")
     assert refused.code == 2
     assert not list(tmp_path.glob(".rows*"))
