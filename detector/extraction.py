@@ -100,8 +100,7 @@ def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | N
         tracks += here
         reasons += why
         times.append([frame.t_s for frame in frames])
-    if video.frames_decoded == 0:
-        raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
+    _refuse_remnant(video, sum(len(window.times_s) for window in windows))
     assign_persons(tracks)
     join(tracks, embeddings)
     facts = _facts(video, len(windows), tracks, reasons, times)
@@ -219,7 +218,7 @@ def _facts(
     )
     return Facts(
         info=video.info,
-        complete=False if video.ended_early or video.frames_corrupt else None,
+        complete=_complete(video),
         warnings=_warnings(video, reasons),
         windows_planned=windows,
         frames_decoded=video.frames_decoded,
@@ -228,9 +227,34 @@ def _facts(
     )
 
 
+def _complete(video: Video) -> bool | None:
+    """False where a part is missing or damaged; None where neither the container nor the frames tell."""
+    if video.whole is False or video.frames_corrupt:
+        return False
+    if video.ended_early:  # a whole file whose header tells of more time than there are pictures
+        return None if video.whole else False
+    return video.whole
+
+
+def _refuse_remnant(video: Video, planned: int) -> None:
+    """Refuse to judge a video of which less than half of what was to be looked at is there.
+
+    Raises:
+        VideoError: it is one.
+    """
+    if video.frames_decoded == 0:
+        raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
+    if 2 * video.times_missed <= planned or (video.whole and not video.frames_corrupt):
+        return
+    missed = f"{video.times_missed} of {planned} sampled moments"
+    if video.whole is not True and not video.frames_corrupt:
+        raise VideoError(Reason.INCOMPLETE, f"the file is cut short: {missed} are missing")
+    raise VideoError(Reason.CORRUPT, f"the pictures of {missed} cannot be decoded")
+
+
 def _warnings(video: Video, reasons: Sequence[TrackReason | None]) -> tuple[Warn, ...]:
     held = {
-        Warn.TRUNCATED: video.ended_early,
+        Warn.TRUNCATED: video.whole is False or (video.ended_early and video.whole is None),
         Warn.DAMAGED_FRAMES: video.frames_corrupt > 0,
         Warn.RESOLUTION_CHANGED: video.size_changed,
         Warn.DURATION_UNKNOWN: video.info.duration_s is None,

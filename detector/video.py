@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from detector.container import open_container, video_stream
 from detector.errors import VideoError
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
+from detector.whole import is_whole
 
 _SANE_ASPECT = (Fraction(1, 8), Fraction(8))
 _JUMP_WITHOUT_INDEX_S = 5.0
@@ -43,7 +44,9 @@ class Video:
     Attributes:
         info: facts of container and stream.
         frames_decoded, frames_corrupt: counted as the sampling goes.
+        whole: whether the file ends where its container says; None where it does not say.
         ended_early: True once the stream ended, by an error or by itself, before the planned times.
+        times_missed: planned times behind that end.
         size_changed: True once a frame of another size came.
     """
 
@@ -51,9 +54,11 @@ class Video:
         self.frames_decoded = 0
         self.frames_corrupt = 0
         self.ended_early = False
+        self.times_missed = 0
         self.size_changed = False
         self._frames: Iterator[av.VideoFrame] | None = None
         self._pending: av.VideoFrame | None = None  # decoded, but not handed out
+        self.whole = is_whole(file)
         self._container = open_container(file, limits)
         try:
             self._stream = video_stream(self._container, limits)
@@ -91,10 +96,13 @@ class Video:
             for target in window.times_s:
                 while following is not None and following.t_s <= target + 1e-6:
                     current, following = following, next(frames, None)
-                if current is None:
-                    break
-                over = following is None and target > current.t_s + self._shown_s(current)
+                over = current is None or (
+                    following is None and target > current.t_s + self._shown_s(current)
+                )
+                self.times_missed += over
                 self.ended_early |= over
+                if current is None:
+                    continue
                 if not over and (not taken or taken[-1].t_s != current.t_s):
                     taken.append(current)
             yield taken
