@@ -18,7 +18,7 @@ CODECS = (
     "h264,hevc,av1,libdav1d,vp9,vp8,mpeg4,mpeg2video,mpeg1video,mjpeg,h263,h263i,h263p,flv,"
     "msmpeg4,msmpeg4v1,msmpeg4v2,wmv1,wmv2,wmv3,vc1,theora,prores,gif"
 )
-_ATTACHED_PICTURE = 0x0400
+_DEFAULT, _ATTACHED_PICTURE = 0x0001, 0x0400
 
 # With a Python callback FFmpeg's log can deadlock against frame threads; nothing here needs it.
 av.logging.set_level(None)
@@ -45,7 +45,7 @@ def open_container(file: IO[bytes], limits: Limits) -> Any:
 
 
 def video_stream(container: Any, limits: Limits) -> Any:
-    """The first video stream that is not cover art, its decoder leashed like the container.
+    """The video stream that a player would show, its decoder leashed like the container.
 
     Raises:
         VideoError: there is none, or its codec or size is not decoded here.
@@ -53,7 +53,7 @@ def video_stream(container: Any, limits: Limits) -> Any:
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
         raise VideoError(Reason.NO_VIDEO_STREAM, "the file has no video stream, only sound or cover art")
-    stream = streams[0]
+    stream = max(streams, key=_rank)
     context = stream.codec_context
     if context is None:
         raise VideoError(Reason.UNSUPPORTED_CODEC, "the video codec is unknown")
@@ -69,3 +69,9 @@ def video_stream(container: Any, limits: Limits) -> Any:
     context.thread_type = "NONE"
     context.thread_count = 1
     return stream
+
+
+def _rank(stream: Any) -> tuple[bool, int]:
+    """Players take the stream that is marked as the default, and of several the largest; else the first."""
+    context = stream.codec_context
+    return bool(int(stream.disposition) & _DEFAULT), context.width * context.height if context else 0

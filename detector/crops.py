@@ -1,4 +1,4 @@
-"""A face box and a frame -> the square that the network sees: one code path for scan and training."""
+"""A face box and a picture -> the square that the network sees: one code path for scan and training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.picture import Picture
 from detector.types import CropSpec, FaceBox
 
 
@@ -27,18 +28,9 @@ def crop_region(box: FaceBox, width: int, height: int, spec: CropSpec) -> tuple[
     return x, y, w, h
 
 
-def crop(rgb: NDArray[np.uint8], box: FaceBox, spec: CropSpec) -> NDArray[np.uint8]:
-    """Cut a face and resize it.
-
-    Args:
-        rgb: `[H, W, 3] uint8 RGB`, the displayed frame.
-        box: the face, px of that frame.
-
-    Returns:
-        `[size, size, 3] uint8 RGB`.
-    """
-    x, y, w, h = crop_region(box, rgb.shape[1], rgb.shape[0], spec)
-    return resize(rgb[y : y + h, x : x + w], spec.size)
+def crop(picture: Picture, box: FaceBox, spec: CropSpec) -> NDArray[np.uint8]:
+    """Cut a face, in px of the displayed picture, and resize it: `[size, size, 3] uint8 RGB`."""
+    return resize(picture.region(*crop_region(box, picture.width, picture.height, spec)), spec.size)
 
 
 def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 import numpy as np
@@ -13,6 +13,8 @@ from detector.crops import crop
 from detector.errors import VideoError
 from detector.faces import Look
 from detector.identities import Embed, Embedding, join
+from detector.picture import Picture
+from detector.search import find_faces
 from detector.tracks import FaceTrack, SceneCounter, assign_persons, link
 from detector.types import (
     Clips,
@@ -25,13 +27,12 @@ from detector.types import (
     Track,
     TrackReason,
     Warn,
+    Window,
 )
-from detector.video import SampledFrame, Video, plan_windows
+from detector.video import Video, plan_windows
 
-# Faces smaller than this in the whole window are looked for once more at full size.
-_SMALL_FACE_PX = 48
-# Of a window, the frames that decide whether a look at full size pays.
-_FULL_SIZE_TRIALS = 2
+# Long side of what is enough to tell scenes apart, px.
+_GLANCE_PX = 128
 
 
 @dataclass(slots=True)
@@ -81,60 +82,53 @@ def extract_clips(
 
 def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | None) -> Extraction:
     see = _with_blue_first(look) if options.detector_bgr else look
-    windows = plan_windows(video.info.duration_s, options.sampling)
-    scenes, budget = SceneCounter(), _Budget(options.limits.max_clip_bytes)
-    tracks: list[FaceTrack] = []
-    reasons: list[TrackReason | None] = []
-    clips: list[_Clip] = []
-    times: list[list[float]] = []
-    embeddings: dict[int, Embedding] = {}
+    passed = _pass(video, plan_windows(video.info.duration_s, options.sampling), options, see, embed)
+    if video.whole and video.end_s and video.times_missed and not video.frames_corrupt:
+        # The container tells of more time than there are pictures, as where the sound is longer.
+        video.again()
+        passed = _pass(video, plan_windows(video.end_s, options.sampling), options, see, embed)
+    _refuse_remnant(video, passed.planned)
+    assign_persons(passed.tracks)
+    join(passed.tracks, passed.embeddings)
+    return Extraction(_facts(video, passed), _stack(passed.clips, options))
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass over the windows found; `reasons` and `tracks` are parallel."""
+
+    windows: Sequence[Window]
+    tracks: list[FaceTrack] = field(default_factory=list)
+    reasons: list[TrackReason | None] = field(default_factory=list)
+    clips: list[_Clip] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
+    embeddings: dict[int, Embedding] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> int:
+        """Moments that were to be looked at."""
+        return sum(len(window.times_s) for window in self.windows)
+
+
+def _pass(
+    video: Video, windows: list[Window], options: ExtractOptions, look: Look, embed: Embed | None
+) -> _Pass:
+    made, scenes, budget = _Pass(windows), SceneCounter(), _Budget(options.limits.max_clip_bytes)
     consecutive = options.sampling.policy == "first"
     for window, frames in zip(windows, video.sample(windows, consecutive=consecutive), strict=True):
-        here = link(window.index, *_look_at_window(video, frames, see, scenes))
+        pictures = [frame.picture for frame in frames]
+        seen = [scenes.scene(picture.glance(_GLANCE_PX)) for picture in pictures]
+        here = link(window.index, find_faces(pictures, seen, look), seen)
         here.sort(key=lambda track: (-track.face_px, min(track.boxes)))
         why = _select(here, len(frames), options, budget)
-        scored = {len(tracks) + i: track for i, track in enumerate(here) if why[i] is None}
-        clips += _crop_window(video, frames, list(scored.values()), options)
+        scored = {len(made.tracks) + i: track for i, track in enumerate(here) if why[i] is None}
+        made.clips += [_cut_out(pictures, track, options) for track in scored.values()]
         if embed is not None:
-            embeddings |= {i: _embed(video, frames, track, embed) for i, track in scored.items()}
-        tracks += here
-        reasons += why
-        times.append([frame.t_s for frame in frames])
-    _refuse_remnant(video, sum(len(window.times_s) for window in windows))
-    assign_persons(tracks)
-    join(tracks, embeddings)
-    facts = _facts(video, len(windows), tracks, reasons, times)
-    return Extraction(facts, _stack(clips, options))
-
-
-def _look_at_window(
-    video: Video, frames: Sequence[SampledFrame], look: Look, counter: SceneCounter
-) -> tuple[list[list[FaceBox]], list[int]]:
-    """Faces and scene of each frame; at full size too where there seem to be none or only small ones."""
-    found: list[list[FaceBox]] = []
-    scenes: list[int] = []
-    for frame in frames:
-        rgb = video.displayed(frame.frame)
-        found.append(look(rgb, False))
-        scenes.append(counter.scene(rgb))
-    if max((box.side for boxes in found for box in boxes), default=0.0) < _SMALL_FACE_PX:
-        found = _look_closer(video, frames, look, found)
-    return found, scenes
-
-
-def _look_closer(
-    video: Video, frames: Sequence[SampledFrame], look: Look, found: list[list[FaceBox]]
-) -> list[list[FaceBox]]:
-    """The boxes at full size if a trial on a few frames finds more faces than `found` holds, else `found`."""
-
-    def closer(position: int) -> list[FaceBox]:
-        return look(video.displayed(frames[position].frame), True)
-
-    step = max(1, len(frames) // _FULL_SIZE_TRIALS)
-    trials = {i: closer(i) for i in range(0, len(frames), step)}
-    if all(len(boxes) <= len(found[i]) for i, boxes in trials.items()):
-        return found
-    return [trials[i] if i in trials else closer(i) for i in range(len(frames))]
+            made.embeddings |= {i: _embed(pictures, track, embed) for i, track in scored.items()}
+        made.tracks += here
+        made.reasons += why
+        made.times.append([frame.t_s for frame in frames])
+    return made
 
 
 def _select(
@@ -157,29 +151,18 @@ def _select(
     return reasons
 
 
-def _crop_window(
-    video: Video, frames: Sequence[SampledFrame], tracks: Sequence[FaceTrack], options: ExtractOptions
-) -> list[_Clip]:
-    """One clip per track; each frame is converted once and dropped again."""
-    size = options.crop.size
-    clips = [_Clip(np.zeros((options.sampling.frames, size, size, 3), np.uint8), 0) for _ in tracks]
-    for position, frame in enumerate(frames):
-        shown = [
-            (clip, t.boxes[position]) for clip, t in zip(clips, tracks, strict=True) if position in t.boxes
-        ]
-        if not shown:
-            continue
-        rgb = video.displayed(frame.frame)
-        for clip, box in shown:
-            clip.pixels[clip.frames] = crop(rgb, box, options.crop)
-            clip.frames += 1
-    return clips
+def _cut_out(pictures: Sequence[Picture], track: FaceTrack, options: ExtractOptions) -> _Clip:
+    size, positions = options.crop.size, sorted(track.boxes)
+    pixels = np.zeros((options.sampling.frames, size, size, 3), np.uint8)
+    for step, position in enumerate(positions):
+        pixels[step] = crop(pictures[position], track.boxes[position], options.crop)
+    return _Clip(pixels, len(positions))
 
 
-def _embed(video: Video, frames: Sequence[SampledFrame], track: FaceTrack, embed: Embed) -> Embedding:
+def _embed(pictures: Sequence[Picture], track: FaceTrack, embed: Embed) -> Embedding:
     """The embedding of a track, from the frame in which the detector saw the face best."""
     position = max(track.boxes, key=lambda p: track.boxes[p].score)
-    return embed(video.displayed(frames[position].frame), track.boxes[position])
+    return embed(pictures[position].whole(), track.boxes[position])
 
 
 def _stack(clips: Sequence[_Clip], options: ExtractOptions) -> Clips:
@@ -190,14 +173,9 @@ def _stack(clips: Sequence[_Clip], options: ExtractOptions) -> Clips:
     return Clips(np.stack([clip.pixels for clip in clips]), mask)
 
 
-def _facts(
-    video: Video,
-    windows: int,
-    tracks: Sequence[FaceTrack],
-    reasons: Sequence[TrackReason | None],
-    times: Sequence[Sequence[float]],
-) -> Facts:
+def _facts(video: Video, passed: _Pass) -> Facts:
     width, height = video.info.width, video.info.height
+    tracks, reasons, times = passed.tracks, passed.reasons, passed.times
     clip = iter(range(len(tracks)))
     listed = tuple(
         Track(
@@ -220,7 +198,7 @@ def _facts(
         info=video.info,
         complete=_complete(video),
         warnings=_warnings(video, reasons),
-        windows_planned=windows,
+        windows_planned=len(passed.windows),
         frames_decoded=video.frames_decoded,
         frames_corrupt=video.frames_corrupt,
         tracks=listed,
@@ -269,7 +247,7 @@ def _fraction(t_s: float, box: FaceBox, width: int, height: int) -> TimedBox:
 
 def _with_blue_first(look: Look) -> Look:
     """A detector that is shown BGR as if it were RGB, as the reference did."""
-    return lambda rgb, full: look(np.ascontiguousarray(rgb[..., ::-1]), full)
+    return replace(look, detect=lambda rgb, full: look(np.ascontiguousarray(rgb[..., ::-1]), full))
 
 
 def _failed(reason: Reason, message: str) -> Extraction:

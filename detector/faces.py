@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 
 import cv2
@@ -22,8 +23,26 @@ YUNET_FULL = 1920
 _NMS_IOU = 0.4
 _LEAST_SIDE = 16
 
-# `look(frame)` detects as usual; `look(frame, True)` at full size, for small faces.
-Look = Callable[[NDArray[np.uint8], bool], list[FaceBox]]
+_ANY_PX = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A detector, and how large it wants to be shown a frame.
+
+    Attributes:
+        detect: `[H, W, 3] uint8 RGB`, and True to look at full size, for small faces; boxes in px of it.
+        usual_px, full_px: what a frame's long side may be shrunk to without a loss, for the usual look and
+            for one at full size.
+    """
+
+    detect: Callable[[NDArray[np.uint8], bool], list[FaceBox]]
+    usual_px: int = _ANY_PX
+    full_px: int = _ANY_PX
+
+    def __call__(self, rgb: NDArray[np.uint8], full: bool) -> list[FaceBox]:
+        """Faces in `[H, W, 3] uint8 RGB`, in its px."""
+        return self.detect(rgb, full)
 
 
 def load(name: DetectorName) -> Look:
@@ -59,7 +78,7 @@ def _load_yunet() -> Look:
         sizes = dict.fromkeys(min(raster, max(rgb.shape[:2])) for raster in rasters)  # never enlarged
         return _merge([box for longest in sizes for box in at_raster(rgb, longest)])
 
-    return look
+    return Look(look, max(YUNET_RASTERS), YUNET_FULL)
 
 
 def _load_hog() -> Look:
@@ -83,7 +102,7 @@ def _load_hog() -> Look:
             for r, s in zip(rects, scores, strict=True)
         ]
 
-    return look
+    return Look(look)
 
 
 def _merge(boxes: list[FaceBox]) -> list[FaceBox]:

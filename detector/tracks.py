@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -62,7 +63,7 @@ class SceneCounter:
         self._scene = 0
 
     def scene(self, rgb: NDArray[np.uint8]) -> int:
-        """The scene of the next frame, `[H, W, 3] uint8 RGB`."""
+        """The scene of the next frame, `[H, W, 3] uint8 RGB` of any size."""
         small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)
         hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
         colours = cv2.calcHist([hsv], [0, 1, 2], None, [8, 4, 8], [0, 180, 0, 256, 0, 256]).ravel()
@@ -85,7 +86,7 @@ def _is_cut(
 
 
 def link(window: int, frames: list[list[FaceBox]], scenes: list[int]) -> list[FaceTrack]:
-    """Link the boxes of a window's frames to tracks, by overlap and minimum-cost assignment (Kuhn 1955).
+    """Link the boxes of a window's frames to tracks.
 
     Args:
         window: index of the window.
@@ -101,7 +102,7 @@ def link(window: int, frames: list[list[FaceBox]], scenes: list[int]) -> list[Fa
         ended = [t for t in live if position - t.last > _LONGEST_GAP + 1 or t.last_scene != scenes[position]]
         done += ended
         live = [track for track in live if track not in ended]
-        taken = _assign([track.boxes[track.last] for track in live], boxes)
+        taken = match([track.boxes[track.last] for track in live], boxes, _LINK_IOU)
         for track_index, box_index in taken.items():
             live[track_index].boxes[position] = boxes[box_index]
         scene = scenes[position]
@@ -155,13 +156,14 @@ def _same_persons(
     return [(persons[i], here[j]) for i, j in pairs if np.isfinite(cost[i, j])]
 
 
-def _assign(tracks: list[FaceBox], boxes: list[FaceBox]) -> dict[int, int]:
-    if not tracks or not boxes:
+def match(before: Sequence[FaceBox], after: Sequence[FaceBox], least_iou: float) -> dict[int, int]:
+    """Which box of `after` is which of `before`, by overlap and minimum-cost assignment (Kuhn 1955)."""
+    if not before or not after:
         return {}
-    overlap = np.array([[iou(track, box) for box in boxes] for track in tracks])
+    overlap = np.array([[iou(a, b) for b in after] for a in before])
     rows, columns = linear_sum_assignment(-overlap)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    return {i: j for i, j in pairs if overlap[i, j] >= _LINK_IOU}
+    return {i: j for i, j in pairs if overlap[i, j] >= least_iou}
 
 
 def iou(a: FaceBox, b: FaceBox) -> float:

@@ -61,7 +61,7 @@ def agreement(path: Path, facts: Facts, look: faces.Look) -> Agreement:
         for window in video.sample(plan_windows(video.info.duration_s, OPTIONS.sampling)):
             for frame in window:
                 here = boxes.get(frame.t_s, [])
-                full = look(video.displayed(frame.frame), True) if here else []
+                full = look(frame.picture.whole(), True) if here else []
                 confirmed += sum(any(iou(a, b) >= 0.3 for b in full) for a in here)
     return Agreement(sum(map(len, boxes.values())), confirmed)
 

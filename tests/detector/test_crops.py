@@ -1,12 +1,15 @@
 """The square that is cut around a face."""
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.crops import crop, crop_region, resize
+from detector.picture import Picture
 from detector.types import CropSpec, FaceBox
+from tests.media import Frame
 
 FRAMES = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
 BOXES = st.builds(
@@ -24,6 +27,10 @@ SPECS = st.builds(
     shift_y=st.floats(-1, 1),
     square=st.booleans(),
 )
+
+
+def shown(rgb: Frame) -> Picture:
+    return Picture(av.VideoFrame.from_ndarray(rgb, format="rgb24"), rgb.shape[1], rgb.shape[0])
 
 
 @given(box=BOXES, frame=FRAMES, spec=SPECS)
@@ -80,7 +87,7 @@ def test_the_defaults_cut_nine_tenths_of_the_longer_side() -> None:
 def test_pixels_are_those_of_the_region() -> None:
     rows, columns = np.mgrid[0:100, 0:120].astype(np.uint8)
     frame = np.dstack([columns, rows, rows])
-    cut = crop(frame, FaceBox(40, 30, 32, 32, 0.9), CropSpec(size=32, scale=1, shift_y=0))
+    cut = crop(shown(frame), FaceBox(40, 30, 32, 32, 0.9), CropSpec(size=32, scale=1, shift_y=0))
 
     assert np.array_equal(cut, frame[30:62, 40:72])
 
@@ -88,7 +95,9 @@ def test_pixels_are_those_of_the_region() -> None:
 def test_what_is_not_square_is_squashed_where_the_weights_ask_for_it() -> None:
     frame = np.zeros((100, 100, 3), np.uint8)
     frame[:, 50:] = 255
-    cut = crop(frame, FaceBox(25, 0, 50, 100, 0.9), CropSpec(size=40, scale=1, shift_y=0, square=False))
+    cut = crop(
+        shown(frame), FaceBox(25, 0, 50, 100, 0.9), CropSpec(size=40, scale=1, shift_y=0, square=False)
+    )
 
     assert cut.shape == (40, 40, 3)
     assert (cut[:, :19] == 0).all()

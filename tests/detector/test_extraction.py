@@ -40,8 +40,11 @@ def extract(path: Path, look: faces.Look, **options: Any) -> Extraction:
         return extract_clips(file, ExtractOptions(**options), look)
 
 
-def no_look(rgb: np.ndarray, full: bool) -> list[FaceBox]:
+def asked(rgb: np.ndarray, full: bool) -> list[FaceBox]:
     raise AssertionError("the detector was asked")
+
+
+NO_LOOK = faces.Look(asked)
 
 
 def reasons(extraction: Extraction) -> list[TrackReason | None]:
@@ -182,7 +185,7 @@ def test_what_cannot_be_read_is_facts_with_a_reason_never_an_exception(
         write_audio(path, 0.5)
     else:
         cut_off(write_video(path, no_face(20)), 0.7)
-    facts = extract(path, no_look).facts
+    facts = extract(path, NO_LOOK).facts
 
     assert facts.failure is reason
     assert facts.message
@@ -203,10 +206,10 @@ def test_a_detector_that_was_shown_blue_first_is_shown_blue_first(pair: Path) ->
         return []
 
     one_frame = Sampling(windows=1, frames=1)
-    extract(pair, spy, sampling=one_frame)
+    extract(pair, faces.Look(spy), sampling=one_frame)
     rgb = seen[0]
     seen.clear()
-    extract(pair, spy, sampling=one_frame, detector_bgr=True)
+    extract(pair, faces.Look(spy), sampling=one_frame, detector_bgr=True)
     assert np.array_equal(seen[0], rgb[..., ::-1])
 
 

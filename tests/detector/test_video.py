@@ -48,7 +48,7 @@ def sample(path: Path, windows: list[Window], *, consecutive: bool = False) -> l
     """Time and number of each sampled frame, by window."""
     with path.open("rb") as file, Video(file, Limits()) as video:
         sampled = video.sample(windows, consecutive=consecutive)
-        return [[(f.t_s, number(video.displayed(f.frame))) for f in window] for window in sampled]
+        return [[(f.t_s, number(f.picture.whole())) for f in window] for window in sampled]
 
 
 def on_screen(shown_from: Sequence[float], target: float) -> int:
@@ -234,7 +234,7 @@ def test_a_file_without_a_duration_is_walked_for_it(tmp_path: Path) -> None:
 def shown_first(path: Path) -> tuple[Video, Frame]:
     with path.open("rb") as file, Video(file, Limits()) as video:
         (frames,) = video.sample(times(0))
-        return video, video.displayed(frames[0].frame)
+        return video, frames[0].picture.whole()
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
@@ -260,7 +260,7 @@ def test_a_change_of_size_is_seen_and_brought_to_the_first_size(tmp_path: Path) 
 
     with path.open("rb") as file, Video(file, Limits()) as video:
         shapes = {
-            video.displayed(f.frame).shape
+            f.picture.whole().shape
             for window in video.sample([Window(index=0, times_s=tuple(i / 25 for i in range(50)))])
             for f in window
         }
@@ -313,4 +313,4 @@ def test_an_open_file_of_bytes_works_like_one_on_disk(tmp_path: Path) -> None:
     with Video(io.BytesIO(path.read_bytes()), Limits()) as video:
         (frames,) = video.sample(times(0.05))
         assert isinstance(frames[0], SampledFrame)
-        assert number(video.displayed(frames[0].frame)) == 1
+        assert number(frames[0].picture.whole()) == 1

@@ -1,0 +1,207 @@
+"""Packets in, frames out: forwards in one thread, no more decoded than what was asked for needs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+
+from detector.errors import VideoError
+from detector.types import Reason
+
+# Packets come in the order of decoding. The frame that follows one on screen is at most so many behind it:
+# codecs reorder over 16 frames.
+_AHEAD = 32
+# Times closer than this are the same.
+_SAME_S = 1e-6
+
+
+class Decoder:
+    """Reads one stream of an open container. Times are seconds from the start of the stream.
+
+    Attributes:
+        frames_decoded, frames_corrupt: counted as it goes.
+        broke_off: True once the container could not be read on.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.frames_decoded = 0
+        self.frames_corrupt = 0
+        self.broke_off = False
+        self._container, self._stream = container, stream
+        self._base: Fraction | None = stream.time_base
+        start = stream.start_time
+        self._start_s = float(start * self._base) if start is not None and self._base else None
+        self._targets: Sequence[float] | None = None
+        self._pending: list[av.VideoFrame] = []  # decoded, but not handed out
+        self._frames: Iterator[av.VideoFrame] | None = None
+        # Where every frame stands for itself, one that is not wanted need not be decoded at all.
+        self._alone = bool(stream.codec_context.codec.intra_only)
+
+    def want(self, targets: Sequence[float]) -> None:
+        """Decode from here on only what the frames that are on screen at these times (rising) need."""
+        self._targets = targets
+
+    def peek(self) -> av.VideoFrame | None:
+        """The next frame, which will be handed out again; None at the end."""
+        if not self._pending and (frame := next(self, None)) is not None:
+            self._pending = [frame]
+        return self._pending[0] if self._pending else None
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        return self
+
+    def __next__(self) -> av.VideoFrame:
+        """The next frame. A damaged packet is skipped and counted, as a player does.
+
+        Raises:
+            VideoError: encrypted, or over the memory limit.
+        """
+        if self._pending:
+            return self._pending.pop()
+        if self._frames is None:
+            self._frames = self._decode()
+        return next(self._frames)
+
+    def time_s(self, frame: av.VideoFrame) -> float | None:
+        """Presentation time of a frame; None where it has none. The first frame tells where time starts."""
+        if frame.time is None:
+            return None
+        if self._start_s is None:
+            self._start_s = float(frame.time)
+        return float(frame.time) - self._start_s
+
+    def last_packet_s(self) -> float:
+        """When the last packet ends: all are walked, none is decoded. Starts again from the beginning."""
+        end, corrupt = 0.0, self.frames_corrupt
+        for packet in self._packets():
+            if packet.pts is not None:
+                end = max(end, self._seconds(packet.pts + (packet.duration or 0)))
+        self.broke_off, self.frames_corrupt = False, corrupt
+        self.restart()
+        return end
+
+    def restart(self) -> None:
+        """Go back to the beginning."""
+        self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
+        self._frames, self._pending = None, []
+
+    def key_before_s(self, target_s: float) -> float | None:
+        """When the last keyframe before the target is shown, by the container's index.
+
+        None where it has no index, infinitely early where no keyframe lies there.
+        """
+        entries = self._stream.index_entries
+        if not len(entries) or self._base is None:
+            return None
+        found = entries.search_timestamp(self._timestamp(target_s), backward=True)
+        return self._seconds(entries[found].timestamp) if found >= 0 else float("-inf")
+
+    def jump(self, target_s: float, back_s: float) -> None:
+        """Go on from a keyframe that lies `back_s` and more before the target.
+
+        A transport stream has no index: a seek there lands between keyframes, and pictures come only from
+        the next one on. Then further back is tried, in the end the start.
+        """
+        while not self._seek(target_s - back_s, target_s):
+            if back_s > target_s:
+                self.restart()
+                return
+            back_s *= 4
+
+    def _seek(self, wanted_s: float, target_s: float) -> bool:
+        """Go to the keyframe before `wanted_s`; False if there is no picture from there to the target."""
+        try:
+            self._container.seek(self._timestamp(wanted_s), stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return True  # not seekable: the forward pass goes on from here
+        corrupt, self._frames, self._pending = self.frames_corrupt, None, []
+        landed = self._key_frame_until(target_s)
+        self.frames_corrupt = corrupt  # what a landing between keyframes breaks is no damage
+        self._pending = [landed] if landed is not None else []
+        return landed is not None
+
+    def _key_frame_until(self, target_s: float) -> av.VideoFrame | None:
+        for frame in self:
+            t_s = self.time_s(frame)
+            if t_s is not None and t_s > target_s + _SAME_S:
+                return None
+            if frame.key_frame or t_s is None:
+                return frame
+        return None
+
+    def _timestamp(self, seconds: float) -> int:
+        return int((seconds + (self._start_s or 0.0)) / float(self._base or 1))
+
+    def _seconds(self, timestamp: int) -> float:
+        return float(timestamp * (self._base or 1)) - (self._start_s or 0.0)
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, ValueError):
+                self.broke_off = True
+                self.frames_corrupt += 1
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        for packet, until in _with_end_of_show(self._packets()):
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(Reason.ENCRYPTED, "the video is encrypted, and its key is not here")
+            wanted = until is None or self._is_wanted(packet.pts, until)
+            if wanted or not self._alone:
+                self._stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
+                yield from self._frames_of(packet)
+        if self.broke_off:  # then no packet came that lets go of what the decoder holds
+            yield from self._frames_of(None)
+
+    def _frames_of(self, packet: Any) -> Iterator[av.VideoFrame]:
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except av.error.MemoryError as error:
+            raise VideoError(Reason.DECODE_MEMORY, "decoding needs more memory than allowed") from error
+        except av.error.FFmpegError:
+            self.frames_corrupt += 1
+            return
+        for frame in frames:
+            self.frames_decoded += 1
+            self.frames_corrupt += bool(frame.is_corrupt)
+            yield frame
+
+    def _is_wanted(self, pts: int, until: float) -> bool:
+        """Whether a frame that is shown from `pts` to `until` is on screen at one of the wanted times."""
+        if self._targets is None:
+            return True
+        after = bisect_left(self._targets, self._seconds(pts) - _SAME_S)
+        end = until if until == float("inf") else self._seconds(int(until))
+        return after < len(self._targets) and self._targets[after] < end + _SAME_S
+
+
+def _with_end_of_show(packets: Iterator[Any]) -> Iterator[tuple[Any, float | None]]:
+    """Each packet with the time stamp of what is shown next: infinite at the end, None if it has no time."""
+    ahead: deque[Any] = deque()
+    for packet in packets:
+        ahead.append(packet)
+        if len(ahead) > _AHEAD:
+            yield _first_with_end(ahead)
+    while ahead:
+        yield _first_with_end(ahead)
+
+
+def _first_with_end(ahead: deque[Any]) -> tuple[Any, float | None]:
+    packet = ahead.popleft()
+    if packet.pts is None:
+        return packet, None
+    return packet, min(
+        (p.pts for p in ahead if p.pts is not None and p.pts > packet.pts), default=float("inf")
+    )

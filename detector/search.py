@@ -1,0 +1,74 @@
+"""Where the faces of a window are: which of its frames are looked at, and how closely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from detector.faces import Look
+from detector.picture import Picture
+from detector.tracks import match
+from detector.types import FaceBox
+
+# Of so many frames one is looked at, as long as the faces on both sides are the same and move little. A face
+# that is there only in between is too short to be scored.
+_STEP = 3
+_STEADY_IOU = 0.6
+# Faces smaller than this in the whole window are looked for once more at full size.
+_SMALL_FACE_PX = 48
+# Of a window, the frames that decide whether a look at full size pays.
+_FULL_SIZE_TRIALS = 2
+
+
+def find_faces(pictures: Sequence[Picture], scenes: Sequence[int], look: Look) -> list[list[FaceBox]]:
+    """Boxes in each frame of a window; at full size where there seem to be none or only small ones.
+
+    Args:
+        pictures: the frames, in order.
+        scenes: the scene of each; nothing is carried over a cut.
+        look: the detector.
+    """
+
+    def usual(position: int) -> list[FaceBox]:
+        return _look_at(pictures[position], look, full=False)
+
+    def closer(position: int) -> list[FaceBox]:
+        return trials[position] if position in trials else _look_at(pictures[position], look, full=True)
+
+    found = _sparsely(scenes, usual)
+    if max((box.side for boxes in found for box in boxes), default=0.0) >= _SMALL_FACE_PX:
+        return found
+    step = max(1, len(pictures) // _FULL_SIZE_TRIALS)
+    trials = {i: _look_at(pictures[i], look, full=True) for i in range(0, len(pictures), step)}
+    pays = any(len(boxes) > len(found[i]) for i, boxes in trials.items())
+    return _sparsely(scenes, closer) if pays else found
+
+
+def _look_at(picture: Picture, look: Look, *, full: bool) -> list[FaceBox]:
+    rgb = picture.shrunk(look.full_px if full else look.usual_px)
+    x, y = picture.width / rgb.shape[1], picture.height / rgb.shape[0]
+    return [FaceBox(b.x * x, b.y * y, b.w * x, b.h * y, b.score) for b in look(rgb, full)]
+
+
+def _sparsely(scenes: Sequence[int], look_at: Callable[[int], list[FaceBox]]) -> list[list[FaceBox]]:
+    """Boxes of all frames, most of them by interpolation where little moves."""
+    last = len(scenes) - 1
+    found = {position: look_at(position) for position in sorted({*range(0, last, _STEP), last} - {-1})}
+    for before, after in pairwise(sorted(found)):
+        between = range(before + 1, after)
+        same = match(found[before], found[after], _STEADY_IOU)
+        steady = len(same) == len(found[before]) == len(found[after]) and scenes[before] == scenes[after]
+        for position in between:
+            if not steady:
+                found[position] = look_at(position)
+                continue
+            part = (position - before) / (after - before)
+            found[position] = [_between(found[before][i], found[after][j], part) for i, j in same.items()]
+    return [found[position] for position in range(len(scenes))]
+
+
+def _between(a: FaceBox, b: FaceBox, part: float) -> FaceBox:
+    x, y, w, h, score = (
+        p + (q - p) * part for p, q in zip((*a.xywh, a.score), (*b.xywh, b.score), strict=True)
+    )
+    return FaceBox(x, y, w, h, score)
