@@ -165,6 +165,30 @@ def test_what_lies_between_windows_is_not_decoded_where_keyframes_allow_it(tmp_p
         assert video.frames_decoded < 200, f"{video.frames_decoded} of 800 frames decoded for 20"
 
 
+def test_frames_that_no_other_needs_are_not_decoded_outside_of_windows(tmp_path: Path) -> None:
+    options = {"g": "250", "bf": "3", "b-pyramid": "none", "b_strategy": "0", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.mp4", numbered(240), options=options)
+    windows = plan_windows(9.6, Sampling(windows=2))
+
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        assert [len(frames) for frames in video.sample(windows)] == [10, 10]
+        assert video.frames_decoded < 100, f"{video.frames_decoded} frames decoded, of which 60 are needed"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mjpeg"), ("a.mov", "prores_ks")])
+def test_where_frames_stand_alone_only_those_that_are_sampled_are_decoded(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    path = write_video(tmp_path / name, numbered(200), codec=codec)
+    windows = plan_windows(8, Sampling(windows=4, frames=5))
+
+    wanted = [[on_screen([i / 25 for i in range(200)], t) for t in w.times_s] for w in windows]
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        got = [[number(f.picture.whole()) for f in window] for window in video.sample(windows)]
+        assert got == wanted
+        assert video.frames_decoded <= 2 * 20, f"{video.frames_decoded} of 200 frames decoded for 20"
+
+
 def test_a_frame_that_stays_on_screen_is_taken_once(tmp_path: Path) -> None:
     path = write_video(tmp_path / "slow.mp4", numbered(8), fps=2)
 
