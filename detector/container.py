@@ -9,7 +9,7 @@ import av
 import av.error
 
 from detector.errors import VideoError
-from detector.sniff import reason_to_refuse
+from detector.sniff import reason_to_refuse, refuse_stills, too_many_streams
 from detector.types import Limits, Reason
 
 # No playlists, no images, no raw streams: what is not listed here is never handed to a demuxer.
@@ -31,17 +31,38 @@ def open_container(file: IO[bytes], limits: Limits) -> Any:
     Raises:
         VideoError: it is no video that is opened here; reason and message say what it is.
     """
+    refuse_stills(file)
+    try:
+        container = _open(file, limits, limits.max_streams + 1)  # Matroska leaves out what is over it
+    except av.error.MemoryError as error:
+        raise _over_memory(file, limits, error) from error
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise reason_to_refuse(file, error) from error
+    if len(container.streams) > limits.max_streams:
+        container.close()
+        raise too_many_streams(limits)
+    return container
+
+
+def _open(file: IO[bytes], limits: Limits, streams: int) -> Any:
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": "none",
         "codec_whitelist": CODECS,
         "max_pixels": str(limits.max_pixels),
-        "max_streams": str(limits.max_streams),
+        "max_streams": str(streams),
     }
+    return av.open(file, mode="r", metadata_errors="replace", options=options)
+
+
+def _over_memory(file: IO[bytes], limits: Limits, error: Exception) -> VideoError:
+    """FFmpeg says of too many streams, too, that there is no memory: then more of them can be opened."""
+    file.seek(0)
     try:
-        return av.open(file, mode="r", metadata_errors="replace", options=options)
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise reason_to_refuse(file, error, limits) from error
+        _open(file, limits, 4 * limits.max_streams).close()
+    except (av.error.FFmpegError, ValueError, OSError):
+        return reason_to_refuse(file, error)
+    return too_many_streams(limits)
 
 
 def video_stream(container: Any, limits: Limits) -> Any:
@@ -52,23 +73,37 @@ def video_stream(container: Any, limits: Limits) -> Any:
     """
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
-        raise VideoError(Reason.NO_VIDEO_STREAM, "the file has no video stream, only sound or cover art")
+        raise VideoError(Reason.NO_VIDEO_STREAM, _instead_of_video(container))
     stream = max(streams, key=_rank)
     context = stream.codec_context
     if context is None:
         raise VideoError(Reason.UNSUPPORTED_CODEC, "the video codec is unknown")
     if context.name not in CODECS.split(","):
         raise VideoError(Reason.UNSUPPORTED_CODEC, f"the video codec {context.name} is not decoded here")
-    if context.width * context.height > limits.max_pixels:
-        raise VideoError(
-            Reason.TOO_LARGE,
-            f"frames of {context.width} x {context.height} px are over the limit of {limits.max_pixels:,} px",
-        )
+    refuse_large(context.width, context.height, limits)
     # The container's options do not reach the decoder: set again, or a change of size in midstream decodes.
-    context.options = {"max_pixels": str(limits.max_pixels), "codec_whitelist": CODECS}
+    # Sizes a little over the limit are let through to where the frame says how large it is.
+    context.options = {"max_pixels": str(2 * limits.max_pixels), "codec_whitelist": CODECS}
     context.thread_type = "NONE"
     context.thread_count = 1
     return stream
+
+
+def refuse_large(width: int, height: int, limits: Limits) -> None:
+    """Refuse frames over the limit.
+
+    Raises:
+        VideoError: they are.
+    """
+    if width * height > limits.max_pixels:
+        over = f"over the limit of {limits.max_pixels:,} px"
+        raise VideoError(Reason.TOO_LARGE, f"frames of {width} x {height} px are {over}")
+
+
+def _instead_of_video(container: Any) -> str:
+    kinds = {"audio": "sound", "subtitle": "subtitles", "video": "cover art", "data": "data"}
+    held = sorted({kinds.get(stream.type, "attachments") for stream in container.streams})
+    return f"the file has no video stream, only {' and '.join(held)}" if held else "the file has no streams"
 
 
 def _rank(stream: Any) -> tuple[bool, int]:

@@ -11,12 +11,17 @@ from typing import Any
 import av
 import av.error
 
+from detector.container import refuse_large
 from detector.errors import VideoError
-from detector.types import Reason
+from detector.types import Limits, Reason
 
+# Streams that any receiver may enter: they have no index, and their clock may start again midway.
+WITHOUT_INDEX = ("mpegts", "mpeg")
 # Packets come in the order of decoding. The frame that follows one on screen is at most so many behind it:
 # codecs reorder over 16 frames.
 _AHEAD = 32
+# A clock that goes back by more than this has been started again.
+_LEAP_S = 1
 # Times closer than this are the same.
 _SAME_S = 1e-6
 
@@ -27,21 +32,30 @@ class Decoder:
     Attributes:
         frames_decoded, frames_corrupt: counted as it goes.
         broke_off: True once the container could not be read on.
+        seekable: False once it is known that times do not tell places.
     """
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, limits: Limits) -> None:
         self.frames_decoded = 0
         self.frames_corrupt = 0
         self.broke_off = False
-        self._container, self._stream = container, stream
+        self.seekable = True
+        self._container, self._stream, self._limits = container, stream, limits
         self._base: Fraction | None = stream.time_base
         start = stream.start_time
         self._start_s = float(start * self._base) if start is not None and self._base else None
         self._targets: Sequence[float] | None = None
         self._pending: list[av.VideoFrame] = []  # decoded, but not handed out
         self._frames: Iterator[av.VideoFrame] | None = None
+        self._shift = 0  # ticks by which packets are late since the clock started again
+        self._ruined = False  # the last keyframe is damaged, and what follows is built on it
         # Where every frame stands for itself, one that is not wanted need not be decoded at all.
         self._alone = bool(stream.codec_context.codec.intra_only)
+
+    @property
+    def start_s(self) -> float:
+        """When the stream starts by the clock of its container, s; 0 where it is not known."""
+        return self._start_s or 0.0
 
     def want(self, targets: Sequence[float]) -> None:
         """Decode from here on only what the frames that are on screen at these times (rising) need."""
@@ -60,7 +74,7 @@ class Decoder:
         """The next frame. A damaged packet is skipped and counted, as a player does.
 
         Raises:
-            VideoError: encrypted, or over the memory limit.
+            VideoError: encrypted, or frames over the limits.
         """
         if self._pending:
             return self._pending.pop()
@@ -77,19 +91,28 @@ class Decoder:
         return float(frame.time) - self._start_s
 
     def last_packet_s(self) -> float:
-        """When the last packet ends: all are walked, none is decoded. Starts again from the beginning."""
+        """When the last packet ends: all are walked, none is decoded. Starts again from the beginning.
+
+        Where the clock starts again midway, as in recordings that were put together, nothing can be found by
+        its time any more, and there are no jumps from here on.
+        """
+        self.restart()
         end, corrupt = 0.0, self.frames_corrupt
         for packet in self._packets():
             if packet.pts is not None:
                 end = max(end, self._seconds(packet.pts + (packet.duration or 0)))
+        self.seekable = not self._shift
         self.broke_off, self.frames_corrupt = False, corrupt
         self.restart()
         return end
 
     def restart(self) -> None:
         """Go back to the beginning."""
-        self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
-        self._frames, self._pending = None, []
+        if self._container.format.name in WITHOUT_INDEX:  # by time one lands behind the first keyframe
+            self._container.seek(0, unsupported_byte_offset=True)
+        else:
+            self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
+        self._frames, self._pending, self._shift = None, [], 0
 
     def key_before_s(self, target_s: float) -> float | None:
         """When the last keyframe before the target is shown, by the container's index.
@@ -142,7 +165,8 @@ class Decoder:
         return float(timestamp * (self._base or 1)) - (self._start_s or 0.0)
 
     def _packets(self) -> Iterator[Any]:
-        packets = self._container.demux(self._stream)
+        packets, last = self._container.demux(self._stream), None
+        leap = int(_LEAP_S / self._base) if self._base else 0
         while True:
             try:
                 packet = next(packets, None)
@@ -152,6 +176,11 @@ class Decoder:
                 return
             if packet is None:
                 return
+            if packet.dts is not None and packet.pts is not None:
+                if last is not None and packet.dts + self._shift < last - leap:
+                    self._shift = last + (packet.duration or 1) - packet.dts
+                packet.dts, packet.pts = packet.dts + self._shift, packet.pts + self._shift
+                last = packet.dts
             yield packet
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -172,10 +201,14 @@ class Decoder:
             raise VideoError(Reason.DECODE_MEMORY, "decoding needs more memory than allowed") from error
         except av.error.FFmpegError:
             self.frames_corrupt += 1
+            self._ruined |= packet is not None and packet.is_keyframe
             return
         for frame in frames:
+            refuse_large(frame.width, frame.height, self._limits)
+            if frame.key_frame:
+                self._ruined = frame.is_corrupt
             self.frames_decoded += 1
-            self.frames_corrupt += bool(frame.is_corrupt)
+            self.frames_corrupt += bool(frame.is_corrupt or self._ruined)
             yield frame
 
     def _is_wanted(self, pts: int, until: float) -> bool:

@@ -83,14 +83,19 @@ def extract_clips(
 def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | None) -> Extraction:
     see = _with_blue_first(look) if options.detector_bgr else look
     passed = _pass(video, plan_windows(video.info.duration_s, options.sampling), options, see, embed)
-    if video.whole and video.end_s and video.times_missed and not video.frames_corrupt:
-        # The container tells of more time than there are pictures, as where the sound is longer.
+    if _is_shorter_than_told(video) and video.end_s:
         video.again()
         passed = _pass(video, plan_windows(video.end_s, options.sampling), options, see, embed)
-    _refuse_remnant(video, passed.planned)
+    _refuse_remnant(video, passed)
     assign_persons(passed.tracks)
     join(passed.tracks, passed.embeddings)
     return Extraction(_facts(video, passed), _stack(passed.clips, options))
+
+
+def _is_shorter_than_told(video: Video) -> bool:
+    """Whether an undamaged video has less pictures than its container has time, as where the sound is longer."""
+    trusted = video.whole or video.info.duration_s is None
+    return bool(video.times_missed and trusted and not video.frames_corrupt)
 
 
 @dataclass(slots=True)
@@ -207,25 +212,25 @@ def _facts(video: Video, passed: _Pass) -> Facts:
 
 def _complete(video: Video) -> bool | None:
     """False where a part is missing or damaged; None where neither the container nor the frames tell."""
-    if video.whole is False or video.frames_corrupt:
+    if video.whole is False or video.frames_corrupt or video.times_invalid:
         return False
     if video.ended_early:  # a whole file whose header tells of more time than there are pictures
         return None if video.whole else False
     return video.whole
 
 
-def _refuse_remnant(video: Video, planned: int) -> None:
+def _refuse_remnant(video: Video, passed: _Pass) -> None:
     """Refuse to judge a video of which less than half of what was to be looked at is there.
 
     Raises:
         VideoError: it is one.
     """
-    if video.frames_decoded == 0:
-        raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
-    if 2 * video.times_missed <= planned or (video.whole and not video.frames_corrupt):
+    if not passed.tracks and 2 * video.frames_corrupt >= video.frames_decoded:
+        raise VideoError(Reason.CORRUPT, "most of its pictures are damaged, and in none a face can be seen")
+    if 2 * video.times_missed <= passed.planned or (video.whole and not video.frames_corrupt):
         return
-    missed = f"{video.times_missed} of {planned} sampled moments"
-    if video.whole is not True and not video.frames_corrupt:
+    missed = f"{video.times_missed} of {passed.planned} sampled moments"
+    if video.whole is False or not video.frames_corrupt:
         raise VideoError(Reason.INCOMPLETE, f"the file is cut short: {missed} are missing")
     raise VideoError(Reason.CORRUPT, f"the pictures of {missed} cannot be decoded")
 
@@ -235,6 +240,7 @@ def _warnings(video: Video, reasons: Sequence[TrackReason | None]) -> tuple[Warn
         Warn.TRUNCATED: video.whole is False or (video.ended_early and video.whole is None),
         Warn.DAMAGED_FRAMES: video.frames_corrupt > 0,
         Warn.RESOLUTION_CHANGED: video.size_changed,
+        Warn.TIMESTAMPS_INVALID: video.times_invalid,
         Warn.DURATION_UNKNOWN: video.info.duration_s is None,
         Warn.CLIP_BUDGET: TrackReason.CAP in reasons,
     }

@@ -38,7 +38,9 @@ class Orientation:
         for data in carried.keys():  # noqa: SIM118  # no mapping, whatever it is called
             if data.type.name == "DISPLAYMATRIX":
                 a, b, _, c, d = (int(n) for n in np.frombuffer(bytes(data), np.int32)[:5])
-                mirrored = a * d - b * c < 0
+                if a * d == b * c:  # no matrix at all
+                    break
+                mirrored = a * d < b * c
                 if mirrored:
                     a, b = -a, -b
                 return cls(round(-math.atan2(b, a) / (math.pi / 2)) % 4, mirrored)

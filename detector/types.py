@@ -80,7 +80,7 @@ _REASONS: dict[Reason, tuple[str, bool]] = {
     Reason.UNSUPPORTED_FORMAT: ("the container is not on the list of those that are opened", False),
     Reason.UNSUPPORTED_CODEC: ("the video codec is not on the list of those that are decoded", False),
     Reason.ENCRYPTED: ("the video is protected and cannot be decoded without its key", False),
-    Reason.INCOMPLETE: ("the index is missing: probably an unfinished upload", False),
+    Reason.INCOMPLETE: ("the file is cut short, or its index is missing: an unfinished upload", False),
     Reason.CORRUPT: ("the file opens, but too few of its frames can be decoded", False),
     Reason.NO_FRAMES: ("the file opens without an error, but not one frame comes out", False),
     Reason.TOO_LARGE: ("the frame or the file is larger than the settings allow", False),
@@ -116,6 +116,7 @@ class Warn(StrEnum):
     DAMAGED_FRAMES = "damaged_frames"
     RESOLUTION_CHANGED = "resolution_changed"
     DURATION_UNKNOWN = "duration_unknown"
+    TIMESTAMPS_INVALID = "timestamps_invalid"
     CLIP_BUDGET = "clip_budget"
 
 

@@ -14,7 +14,7 @@ from typing import IO, Self
 import av
 
 from detector.container import open_container, video_stream
-from detector.decoder import Decoder
+from detector.decoder import WITHOUT_INDEX, Decoder
 from detector.errors import VideoError
 from detector.picture import Orientation, Picture, shown_size
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
@@ -23,6 +23,9 @@ from detector.whole import is_whole
 _JUMP_WITHOUT_INDEX_S = 5.0
 _BEFORE_TARGET_S = 0.5
 _END_TOLERANCE_S = 0.25
+_LONGEST_S = 1e6
+# Share of frames whose times do not rise, and factor between two rates of one stream, that are still sane.
+_TOLERATED_UNORDERED, _OFF_RATE = 0.1, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,15 @@ class Video:
         self.times_missed = 0
         self.end_s: float | None = None
         self.size_changed = False
+        self._unordered = 0
         self.whole = is_whole(file)
         self._container = open_container(file, limits)
         try:
             self._stream = video_stream(self._container, limits)
-            self._decoder = Decoder(self._container, self._stream)
+            self._decoder = Decoder(self._container, self._stream, limits)
             first = self._decoder.peek()
             if first is None:
-                raise VideoError(Reason.NO_FRAMES, "the file opens, but not one frame can be decoded")
+                raise self._without_frames()
             self._size = first.width, first.height
             self.info = self._probe(first)
         except VideoError:
@@ -78,6 +82,16 @@ class Video:
     def frames_corrupt(self) -> int:
         """Frames that were damaged or could not be decoded, so far."""
         return self._decoder.frames_corrupt
+
+    @property
+    def times_invalid(self) -> bool:
+        """True if presentation times are no guide to what a player shows, as far as has been seen."""
+        if self._unordered > _TOLERATED_UNORDERED * self.frames_decoded:
+            return True
+        stream, seconds = self._stream, self.info.duration_s
+        if not (stream.frames > 1 and stream.average_rate and seconds):
+            return False
+        return not 1 / _OFF_RATE < stream.frames / seconds / stream.average_rate < _OFF_RATE
 
     @property
     def ended_early(self) -> bool:
@@ -118,6 +132,15 @@ class Video:
         self.times_missed = 0
         self._decoder.restart()
 
+    def _without_frames(self) -> VideoError:
+        if self._stream.metadata.get("enc_key_id"):
+            return VideoError(Reason.ENCRYPTED, "the video is encrypted, and its key is not here")
+        if self.whole is False:
+            return VideoError(Reason.INCOMPLETE, "the file is cut short before its first picture")
+        if self._decoder.frames_corrupt:
+            return VideoError(Reason.CORRUPT, "not one of its pictures can be decoded")
+        return VideoError(Reason.NO_FRAMES, "the file opens, but not one picture comes out")
+
     def _probe(self, first: av.VideoFrame) -> VideoInfo:
         width, height = shown_size(first, self._stream.sample_aspect_ratio)
         rate = self._stream.average_rate
@@ -132,15 +155,26 @@ class Video:
         )
 
     def _duration(self) -> float | None:
-        if self._stream.duration and self._stream.time_base:
-            seconds = float(self._stream.duration * self._stream.time_base)
-        elif (told := _clock(self._stream.metadata.get("DURATION", ""))) is not None:
-            seconds = told
-        elif self._container.duration:
-            seconds = self._container.duration / 1e6
-        else:
+        """Seconds as the container tells, else by walking the packets; None where it makes no sense."""
+        if (
+            self._container.format.name in WITHOUT_INDEX
+            or not 0 < (seconds := self._told_duration_s()) < _LONGEST_S
+        ):
             seconds = self._decoder.last_packet_s()
-        return seconds if 0 < seconds < 1e6 else None
+        return seconds if 0 < seconds < _LONGEST_S else None
+
+    def _told_duration_s(self) -> float:
+        """By the stream or the container; 0 where neither tells."""
+        stream, seconds = self._stream, 0.0
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        elif (told := _clock(stream.metadata.get("DURATION", ""))) is not None:
+            seconds = told - self._decoder.start_s
+        elif self._container.duration:
+            seconds = self._container.duration / 1e6 - self._decoder.start_s
+        if self.whole is False and stream.frames and stream.average_rate:  # AVI: what is gone counts, too
+            seconds = max(seconds, float(stream.frames / stream.average_rate))
+        return seconds
 
     def _timed_frames(self) -> Iterator[SampledFrame]:
         """Frames in order of presentation time."""
@@ -149,17 +183,18 @@ class Video:
             self.size_changed |= (frame.width, frame.height) != self._size
             known_s = self._decoder.time_s(frame)
             t_s = last + 1e-3 if known_s is None else known_s
-            if t_s > last:
-                last = t_s
-                yield SampledFrame(
-                    t_s, Picture(frame, self.info.width, self.info.height), self._shown_s(frame)
-                )
+            if t_s <= last:
+                self._unordered += 1
+                continue
+            last = t_s
+            picture = Picture(frame, self.info.width, self.info.height)
+            yield SampledFrame(t_s, picture, self._shown_s(frame))
 
     def _jump(self, target_s: float, current: SampledFrame | None) -> None:
         """Seek to the last keyframe before the target, if one lies between here and there."""
         here = 0.0 if current is None else current.t_s
         wanted_s = target_s - _BEFORE_TARGET_S
-        if self._stream.time_base is None or wanted_s <= here:
+        if not self._decoder.seekable or self._stream.time_base is None or wanted_s <= here:
             return
         key_s = self._decoder.key_before_s(wanted_s)
         if key_s is None:

@@ -8,11 +8,13 @@ GIF89a, ISO/IEC 13818-1 (transport and program streams).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
 _MOST_PARTS = 200_000
 """Boxes, tags or pages that are looked at; of a file with more it is not known."""
+BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
+"""What an ISO base media file may begin with."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", 0x18538067
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -36,7 +38,7 @@ def is_whole(file: IO[bytes]) -> bool | None:
 
 
 def _walk_for(head: bytes) -> Callable[[IO[bytes], int], bool | None] | None:
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"):
+    if head[4:8] in BOXES:
         return _boxes
     magics = (
         (_EBML, _matroska),
@@ -54,28 +56,41 @@ def _walk_for(head: bytes) -> Callable[[IO[bytes], int], bool | None] | None:
     return _packets if _packet_size(head) else None
 
 
-def _boxes(file: IO[bytes], size: int) -> bool | None:
-    """ISO base media: boxes follow each other up to the end, and an index is among them.
+def top_boxes(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, place and length of the boxes of an ISO base media file; length 0: up to the end, wherever it is.
 
-    Of a file in fragments any number may be missing at the end, unless their own index closes it.
+    Ends behind the file, where the last one says that it ends, or at what is no box.
     """
-    at, indexed, fragments, last = 0, False, False, b""
+    at, size = 0, file.seek(0, os.SEEK_END)
     for _ in range(_MOST_PARTS):
-        if at == size:
-            return _closed(last) if indexed and fragments else indexed
-        header = _at(file, at, 16)
+        header = _at(file, min(at, size), 16)
         length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
-        if length == 0 and len(header) >= 8:  # up to the end of the file, wherever that is
-            return None if indexed or header[4:8] == b"moov" else False
-        if len(header) < 8 or length < 8 or at + length > size:
-            return False
-        last = header[4:8]
-        indexed |= last == b"moov"
-        fragments |= last == b"moof"
+        if len(header) < 8 or 0 < length < 8:
+            return
+        yield header[4:8], at, length
+        if not length:
+            return
         at += length
-    return None
+
+
+def _boxes(file: IO[bytes], size: int) -> bool | None:
+    """ISO base media: boxes follow each other up to the end, among them an index and pictures.
+
+    Of a file in fragments any number may be missing at the end, unless their own index closes it.
+    """
+    end, kinds = 0, []
+    for kind, at, length in top_boxes(file):
+        kinds.append(kind)
+        end = at + length
+        if not length:
+            return None if b"moov" in kinds else False
+    if len(kinds) == _MOST_PARTS:
+        return None
+    if end != size or b"moov" not in kinds or not {b"mdat", b"moof"} & set(kinds):
+        return False
+    return _closed(kinds[-1]) if b"moof" in kinds else True
 
 
 def _closed(last: bytes) -> bool | None:
