@@ -93,7 +93,7 @@ def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | N
 
 
 def _is_shorter_than_told(video: Video) -> bool:
-    """Whether an undamaged video has less pictures than its container has time, as where the sound is longer."""
+    """Whether an undamaged video ends before its container does, as where the sound is longer."""
     trusted = video.whole or video.info.duration_s is None
     return bool(video.times_missed and trusted and not video.frames_corrupt)
 

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.shared import shared_data_folder, why_missing
 
 # Tests run side by side: with a second thread in each, all wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# They also make each other slow: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile("beside-others", deadline=None)
+hypothesis.settings.load_profile("beside-others")
 
 
 @pytest.fixture(scope="session")
