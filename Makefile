@@ -79,13 +79,14 @@ test-slow: setup  ## kills, races, larger samples: at most an hour
 soak: setup  ## the full counts of one bar: make soak BAR=name
 	@$(call run_bar,soak)
 
-bench: setup  ## measure one thing again: make bench BAR=name
+bench: BAR ?= cost
+bench: setup  ## measure what a video costs; another thing: make bench BAR=name
 	@$(call run_bar,bench)
 
-# A bar is a program tests/<kind>/<name>.py.
+# A bar is a program tests/<kind>/<name>.py; beside them lie modules that cannot be run.
 define run_bar
 if [ -f "tests/$(1)/$(BAR).py" ]; then exec $(BIN)/python -m "tests.$(1).$(BAR)" $(ARGS); fi; \
-echo "make $(1) BAR=name, where name is one of: $$(cd tests/$(1) 2>/dev/null && ls | sed -n '/^_/!s/\.py$$//p' | xargs)" >&2; \
+echo "make $(1) BAR=name, where name is one of: $$(grep -l __main__ tests/$(1)/*.py | xargs -n1 basename -s .py | xargs)" >&2; \
 exit 2
 endef
 

@@ -31,6 +31,8 @@ from detector.types import (
 )
 from detector.video import Video, plan_windows
 
+# Of so many windows one is looked at closely, whatever is found in it.
+_CLOSELY_EVERY = 5
 # Long side of what is enough to tell scenes apart, px.
 _GLANCE_PX = 128
 
@@ -123,7 +125,8 @@ def _pass(
     for window, frames in zip(windows, video.sample(windows, consecutive=consecutive), strict=True):
         pictures = [frame.picture for frame in frames]
         seen = [scenes.scene(picture.glance(_GLANCE_PX)) for picture in pictures]
-        here = link(window.index, find_faces(pictures, seen, look), seen)
+        found = find_faces(pictures, seen, look, closely=window.index % _CLOSELY_EVERY == 0)
+        here = link(window.index, found, seen)
         here.sort(key=lambda track: (-track.face_px, min(track.boxes)))
         why = _select(here, len(frames), options, budget)
         scored = {len(made.tracks) + i: track for i, track in enumerate(here) if why[i] is None}

@@ -16,17 +16,23 @@ _STEP = 3
 _STEADY_IOU = 0.6
 # Faces smaller than this in the whole window are looked for once more at full size.
 _SMALL_FACE_PX = 48
-# Of a window, the frames that decide whether a look at full size pays.
+# Of a window, the frames that decide whether a look at full size pays: by more faces, or clearer ones.
 _FULL_SIZE_TRIALS = 2
+_WORTH_IT = 1.1
+# The usual look loses faces that are large enough to be scored where it shrinks a frame by more than this.
+_MUCH_SMALLER = 2
 
 
-def find_faces(pictures: Sequence[Picture], scenes: Sequence[int], look: Look) -> list[list[FaceBox]]:
-    """Boxes in each frame of a window; at full size where there seem to be none or only small ones.
+def find_faces(
+    pictures: Sequence[Picture], scenes: Sequence[int], look: Look, *, closely: bool
+) -> list[list[FaceBox]]:
+    """Boxes in each frame of a window; at full size where that shows more.
 
     Args:
         pictures: the frames, in order.
         scenes: the scene of each; nothing is carried over a cut.
         look: the detector.
+        closely: try at full size what faces there are besides large ones.
     """
 
     def usual(position: int) -> list[FaceBox]:
@@ -35,13 +41,22 @@ def find_faces(pictures: Sequence[Picture], scenes: Sequence[int], look: Look) -
     def closer(position: int) -> list[FaceBox]:
         return trials[position] if position in trials else _look_at(pictures[position], look, full=True)
 
+    if not pictures:
+        return []
     found = _sparsely(scenes, usual)
-    if max((box.side for boxes in found for box in boxes), default=0.0) >= _SMALL_FACE_PX:
+    if max((box.side for boxes in found for box in boxes), default=0.0) < _SMALL_FACE_PX:
+        tried = range(0, len(pictures), max(1, len(pictures) // _FULL_SIZE_TRIALS))
+    elif closely and max(pictures[0].width, pictures[0].height) > _MUCH_SMALLER * look.usual_px:
+        tried = range(len(pictures) // 2, len(pictures) // 2 + 1)
+    else:
         return found
-    step = max(1, len(pictures) // _FULL_SIZE_TRIALS)
-    trials = {i: _look_at(pictures[i], look, full=True) for i in range(0, len(pictures), step)}
-    pays = any(len(boxes) > len(found[i]) for i, boxes in trials.items())
+    trials = {i: _look_at(pictures[i], look, full=True) for i in tried}
+    pays = any(_evidence(boxes) > _WORTH_IT * _evidence(found[i]) for i, boxes in trials.items())
     return _sparsely(scenes, closer) if pays else found
+
+
+def _evidence(boxes: Sequence[FaceBox]) -> float:
+    return sum(box.score for box in boxes)
 
 
 def _look_at(picture: Picture, look: Look, *, full: bool) -> list[FaceBox]:

@@ -15,6 +15,10 @@ from detector.types import FaceBox
 
 # Boxes of neighbouring sampled frames belong to one face from this overlap on.
 _LINK_IOU = 0.2
+# A face that crosses the frame overlaps with itself no more: of those left over, one of nearly the same size
+# at most so many of its sides away is the same.
+_LONGEST_WAY = 1.0
+_SAME_FACE = 1.25
 # A face may be missed in this many sampled frames in a row; its boxes are interpolated.
 _LONGEST_GAP = 3
 # Two sampled frames show different scenes if this share of their colours differs and their grey thumbnails
@@ -102,7 +106,7 @@ def link(window: int, frames: list[list[FaceBox]], scenes: list[int]) -> list[Fa
         ended = [t for t in live if position - t.last > _LONGEST_GAP + 1 or t.last_scene != scenes[position]]
         done += ended
         live = [track for track in live if track not in ended]
-        taken = match([track.boxes[track.last] for track in live], boxes, _LINK_IOU)
+        taken = _continued([track.boxes[track.last] for track in live], boxes)
         for track_index, box_index in taken.items():
             live[track_index].boxes[position] = boxes[box_index]
         scene = scenes[position]
@@ -154,6 +158,25 @@ def _same_persons(
     rows, columns = linear_sum_assignment(np.where(np.isinf(cost), 1e6, cost))
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return [(persons[i], here[j]) for i, j in pairs if np.isfinite(cost[i, j])]
+
+
+def _continued(before: Sequence[FaceBox], after: Sequence[FaceBox]) -> dict[int, int]:
+    """Which box of the next frame is which of this one: by overlap, and what is left over by its way."""
+    taken = match(before, after, _LINK_IOU)
+    left = [i for i in range(len(before)) if i not in taken]
+    new = [j for j in range(len(after)) if j not in taken.values()]
+    if not left or not new:
+        return taken
+    way = np.array([[_steps(before[i], after[j]) for j in new] for i in left])
+    rows, columns = linear_sum_assignment(way)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return taken | {left[i]: new[j] for i, j in pairs if way[i, j] <= _LONGEST_WAY}
+
+
+def _steps(a: FaceBox, b: FaceBox) -> float:
+    """Distance of two boxes in sides of the smaller one; far beyond every limit where their sizes differ."""
+    similar = 1 / _SAME_FACE <= a.side / b.side <= _SAME_FACE
+    return _centre_distance(a, b) / min(a.side, b.side) if similar else 1e6
 
 
 def match(before: Sequence[FaceBox], after: Sequence[FaceBox], least_iou: float) -> dict[int, int]:

@@ -26,10 +26,14 @@ POLICY = Policy(
 )
 
 
-def seeded_weights(path: Path, *, seed: int = 0, mix: float = 0.5, size: int = 64) -> WeightsFile:
-    """Write a weights file of 2.8 M random parameters, large enough in scale that scores differ."""
+def seeded_weights(
+    path: Path, *, seed: int = 0, mix: float = 0.5, size: int = 64, arch: Architecture | None = None
+) -> WeightsFile:
+    """Write a weights file of random parameters, 2.8 M without `arch`, so large that scores differ."""
     torch.manual_seed(seed)
-    arch = Architecture(layers=(1, 1, 1, 1), groups=1, width_per_group=4, projection=32, hidden=16, mix=mix)
+    arch = arch or Architecture(
+        layers=(1, 1, 1, 1), groups=1, width_per_group=4, projection=32, hidden=16, mix=mix
+    )
     net = ResNeXtLSTM(arch).eval()
     net.load_state_dict(
         {k: v.half().float() if v.is_floating_point() else v for k, v in net.state_dict().items()}

@@ -31,7 +31,7 @@ def measure(folder: Path, every: int) -> dict[str, list[tuple[float, ...]]]:
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in LABELS.values()}
     missed = 0
     for label, crop in _crops(folder, every):
-        box = _central_face(look, crop)
+        box = central_face(look, crop)
         if box is None:
             missed += 1
             continue
@@ -54,10 +54,12 @@ def _crops(folder: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
                 yield labels[member.name], np.asarray(rgb, np.uint8)
 
 
-def _central_face(look: faces.Look, crop: NDArray[np.uint8]) -> FaceBox | None:
+def central_face(
+    look: faces.Look, crop: NDArray[np.uint8], least: float = faces.START_SCORE
+) -> FaceBox | None:
     """The box whose centre lies closest to the crop's: a few crops show another face beside theirs."""
     padded = np.asarray(cv2.copyMakeBorder(crop, *(PADDING_PX,) * 4, cv2.BORDER_CONSTANT), np.uint8)
-    boxes = [box for box in look(padded, False) if box.score >= faces.START_SCORE]
+    boxes = [box for box in look(padded, False) if box.score >= least]
     middle = padded.shape[0] / 2
     return min(boxes, key=lambda b: np.hypot(b.x + b.w / 2 - middle, b.y + b.h / 2 - middle), default=None)
 
