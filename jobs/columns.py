@@ -101,7 +101,9 @@ RESULTS = pa.schema(
         _field("status", TEXT, ", ".join(Status), required=True),
         _field("reason", TEXT, "why it failed: the list below; null unless failed"),
         _field("message", TEXT, "the failure in a sentence, at most 200 characters; null unless failed"),
-        _field("complete", FLAG, "false when a part could not be decoded; null where that cannot be known"),
+        _field(
+            "complete", FLAG, "true: all there; false: a part is missing or damaged; null: cannot be known"
+        ),
         _field("warnings", TEXTS, "any of: " + ", ".join(Warn)),
         _field("integrity", TEXT, "how the download was checked: checksum or length; null for local files"),
         _field("logit", REAL, "raw logit behind p_fake, positive = fake; null unless scored"),

@@ -2,7 +2,8 @@
 
 Each of the containers that say how long they are is cut 150 times at random, and each cut goes through the
 extraction child as a scan would send it: it has to fail, or to be scored with `complete` false. Transport
-streams and live WebM carry no size; what becomes of theirs is told beside it.
+streams and live WebM carry no size; what becomes of theirs is told beside it, and what becomes of files of
+which twenty bits were flipped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.film import moving_face
 from tests.soak.report import write_report
 
 _CUTS = 150
+_FLIPPED_FILES, _FLIPS = 50, 20
 _SEED = 18
 _LEAST = 900
 
@@ -44,7 +46,13 @@ def main(cuts: int = _CUTS) -> int:
                 passed, injected = passed + complete + (whole != "complete"), injected + cuts
             told = ", ".join(f"{n} {outcome}" for outcome, n in found.most_common())
             figures[f"{name}; uncut: {whole}"] = told
-            print(name, whole, told, flush=True)
+            flipped = Counter(
+                _outcome(sandbox, Path(made, "flipped"), _flipped(body, chance))
+                for _ in range(min(cuts, _FLIPPED_FILES))
+            )
+            damaged = ", ".join(f"{n} {outcome}" for outcome, n in flipped.most_common())
+            figures[f"{name}; {_FLIPS} bits flipped"] = damaged
+            print(name, whole, told, "; flipped:", damaged, flush=True)
     holds = passed == 0 and injected >= min(_LEAST, cuts * len(SIZED))
     write_report(
         "truncation",
@@ -57,6 +65,13 @@ def main(cuts: int = _CUTS) -> int:
         },
     )
     return 0 if holds else 1
+
+
+def _flipped(body: bytes, chance: random.Random) -> bytes:
+    damaged = bytearray(body)
+    for _ in range(_FLIPS):
+        damaged[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+    return bytes(damaged)
 
 
 def _outcome(sandbox: Sandbox, path: Path, body: bytes) -> str:
