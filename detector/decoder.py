@@ -15,13 +15,13 @@ from detector.container import refuse_large
 from detector.errors import VideoError
 from detector.types import Limits, Reason
 
-# Streams that any receiver may enter: they have no index, and their clock may start again midway.
-WITHOUT_INDEX = ("mpegts", "mpeg")
+# Streams that a receiver may enter anywhere: they have no index, and their clock may start again midway.
+ENTERABLE = ("mpegts", "mpeg")
 # Packets come in the order of decoding. The frame that follows one on screen is at most so many behind it:
 # codecs reorder over 16 frames.
 _AHEAD = 32
-# A clock that goes back by more than this has been started again.
-_LEAP_S = 1
+# A clock that goes back by more than this has been started again; in such a stream, ahead by more than that.
+_LEAP_BACK_S, _LEAP_AHEAD_S = 1, 10
 # Times closer than this are the same.
 _SAME_S = 1e-6
 
@@ -49,6 +49,7 @@ class Decoder:
         self._frames: Iterator[av.VideoFrame] | None = None
         self._shift = 0  # ticks by which packets are late since the clock started again
         self._ruined = False  # the last keyframe is damaged, and what follows is built on it
+        self._enterable = container.format.name in ENTERABLE
         # Where every frame stands for itself, one that is not wanted need not be decoded at all.
         self._alone = bool(stream.codec_context.codec.intra_only)
 
@@ -108,7 +109,7 @@ class Decoder:
 
     def restart(self) -> None:
         """Go back to the beginning."""
-        if self._container.format.name in WITHOUT_INDEX:  # by time one lands behind the first keyframe
+        if self._enterable:  # by time one lands behind the first keyframe
             self._container.seek(0, unsupported_byte_offset=True)
         else:
             self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
@@ -166,7 +167,6 @@ class Decoder:
 
     def _packets(self) -> Iterator[Any]:
         packets, last = self._container.demux(self._stream), None
-        leap = int(_LEAP_S / self._base) if self._base else 0
         while True:
             try:
                 packet = next(packets, None)
@@ -177,11 +177,15 @@ class Decoder:
             if packet is None:
                 return
             if packet.dts is not None and packet.pts is not None:
-                if last is not None and packet.dts + self._shift < last - leap:
+                if last is not None and self._is_leap(packet.dts + self._shift - last):
                     self._shift = last + (packet.duration or 1) - packet.dts
                 packet.dts, packet.pts = packet.dts + self._shift, packet.pts + self._shift
                 last = packet.dts
             yield packet
+
+    def _is_leap(self, ticks: int) -> bool:
+        seconds = float(ticks * (self._base or 1))
+        return seconds < -_LEAP_BACK_S or (seconds > _LEAP_AHEAD_S and self._enterable)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         for packet, until in _with_end_of_show(self._packets()):

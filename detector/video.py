@@ -14,13 +14,13 @@ from typing import IO, Self
 import av
 
 from detector.container import open_container, video_stream
-from detector.decoder import WITHOUT_INDEX, Decoder
+from detector.decoder import ENTERABLE, Decoder
 from detector.errors import VideoError
 from detector.picture import Orientation, Picture, shown_size
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
 from detector.whole import is_whole
 
-_JUMP_WITHOUT_INDEX_S = 5.0
+_JUMP_ENTERABLE_S = 5.0
 _BEFORE_TARGET_S = 0.5
 _END_TOLERANCE_S = 0.25
 _LONGEST_S = 1e6
@@ -157,7 +157,7 @@ class Video:
     def _duration(self) -> float | None:
         """Seconds as the container tells, else by walking the packets; None where it makes no sense."""
         if (
-            self._container.format.name in WITHOUT_INDEX
+            self._container.format.name in ENTERABLE
             or not 0 < (seconds := self._told_duration_s()) < _LONGEST_S
         ):
             seconds = self._decoder.last_packet_s()
@@ -198,7 +198,7 @@ class Video:
             return
         key_s = self._decoder.key_before_s(wanted_s)
         if key_s is None:
-            pays = wanted_s - here >= _JUMP_WITHOUT_INDEX_S
+            pays = wanted_s - here >= _JUMP_ENTERABLE_S
         else:
             pays = key_s > here + _BEFORE_TARGET_S
         if pays:

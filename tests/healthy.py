@@ -181,6 +181,7 @@ HEALTHY: dict[str, Writer] = {
     "clock-wraps.ts": one_face(pts=times(_CLOCK_WRAPS_S - 2)),
     "two-recordings-in-one.ts": one_after_the_other(face(), face(), 0),
     "nobody-then-a-second-recording.ts": one_after_the_other(no_face(30, SIZE), face(), 0),
+    "a-recording-then-one-hours-later.ts": one_after_the_other(face(), no_face(30, SIZE), 7200),
     "live.webm": one_face("libvpx", VPX | {"live": "1"}),
     # streams
     "with-sound.mp4": _with_sound(1.2),

@@ -3,8 +3,10 @@
 `python -m tests.media FOLDER` writes the demo folder.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -64,7 +66,7 @@ def write_video(
     """
     rate, clock = Fraction(fps).limit_denominator(1001), Fraction(1, CLOCK)
     fast = {"preset": "veryfast"} if codec == "libx264" else {}
-    with av.open(str(path), "w", container_options=options) as file:
+    with _same_priority(), av.open(str(path), "w", container_options=options) as file:
         stream = file.add_stream(codec, rate, options=fast | (options or {}))
         assert isinstance(stream, av.VideoStream)
         stream.codec_context.thread_count = 1  # the same file on every machine, whatever its cores
@@ -83,6 +85,17 @@ def write_video(
             file.mux(stream.encode(picture))
         file.mux(stream.encode(None))
     return Path(path)
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """As root SVT-AV1 makes the thread that calls it a real-time one, which what it starts inherits."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _stored(shown: Frame, rotation: int, sar: tuple[int, int]) -> Frame:

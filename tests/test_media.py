@@ -1,5 +1,6 @@
 """The made videos are what they claim to be."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +113,12 @@ def test_other_codecs_and_containers(face: list[Frame], tmp_path: Path, name: st
 
     assert len(made.frames) == len(face)
     assert difference(made.frames[-1], face[-1]) < 8
+
+
+def test_an_encoder_leaves_this_process_no_real_time_one(face: list[Frame], tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    write_video(tmp_path / "a.mp4", face[:2], codec="libsvtav1", options={"preset": "12"})
+    assert os.sched_getscheduler(0) == before, "all that is started from here on would starve the rest"
 
 
 def test_a_cut_file_with_its_index_first_decodes_in_part(tmp_path: Path) -> None:
