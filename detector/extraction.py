@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO
@@ -136,6 +137,8 @@ def _pass(
         made.tracks += here
         made.reasons += why
         made.times.append([frame.t_s for frame in frames])
+        del frames, pictures
+        gc.collect()  # PyAV's frames and planes hold each other, and ten frames of 4K are 120 MB
     return made
 
 

@@ -6,6 +6,7 @@ Started by `detector.sandbox` with `python -I`. Single-threaded, imports no torc
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import mmap
 import os
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     test_faults = "faults" in argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole process group
     tools = _load("hog" if "hog" in argv else "yunet", link_identities="identities" in argv)
+    gc.freeze()  # what is loaded stays: children neither search it for garbage nor copy its pages for that
     control.send(b"ready")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)

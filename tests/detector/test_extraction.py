@@ -218,3 +218,22 @@ def test_the_same_video_gives_the_same_clips_twice(pair: Path, look: faces.Look)
 
     assert np.array_equal(one.clips.pixels, two.clips.pixels)
     assert one.facts == replace(two.facts)
+
+
+def test_frames_of_earlier_windows_are_let_go(tmp_path: Path) -> None:
+    """Ten windows of 4K would be a gigabyte."""
+    path = write_video(tmp_path / "a.mp4", moving_face(100, (1280, 720)), options={"preset": "ultrafast"})
+
+    def alive_after(windows: int) -> int:
+        resident: list[int] = []
+
+        def look(rgb: np.ndarray, full: bool) -> list[FaceBox]:
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+            return []
+
+        extract(path, faces.Look(look), sampling=Sampling(windows=windows, frames=10, spacing_s=0.04))
+        return max(resident[len(resident) // 2 :]) - resident[0]
+
+    alive_after(2)
+    grown = alive_after(8)
+    assert grown < 30 << 20, f"{grown >> 20} MB more are held late in a video than at its start"
