@@ -10,9 +10,9 @@ from detector.picture import Picture
 from detector.tracks import match
 from detector.types import FaceBox
 
-# Of so many frames one is looked at, as long as the faces on both sides are the same and still overlap: on 61
-# real videos the boxes in between then overlap with those of a look by .8 on average, and by .97 where the
-# face keeps still. A face that is there only in between is too short to be scored.
+# Of so many frames one is looked at, as long as the faces on both sides are the same and still overlap
+# (`make soak BAR=persons` holds what comes out against a look at every frame). A face that is there only in
+# between is too short to be scored.
 _STEP = 3
 _STEADY_IOU = 0.3
 # Faces smaller than this in the whole window are looked for once more at full size.

@@ -20,7 +20,7 @@ from detector.picture import Orientation, Picture, shown_size
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
 from detector.whole import is_whole
 
-_JUMP_ENTERABLE_S = 5.0
+_JUMP_WITHOUT_INDEX_S = 5.0
 _BEFORE_TARGET_S = 0.5
 _END_TOLERANCE_S = 0.25
 _LONGEST_S = 1e6
@@ -198,7 +198,7 @@ class Video:
             return
         key_s = self._decoder.key_before_s(wanted_s)
         if key_s is None:
-            pays = wanted_s - here >= _JUMP_ENTERABLE_S
+            pays = wanted_s - here >= _JUMP_WITHOUT_INDEX_S
         else:
             pays = key_s > here + _BEFORE_TARGET_S
         if pays:
