@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ Say = Callable[[str], None]
 _REQUEST_S = 30.0
 _START_S = 60.0  # of a tunnel that was opened a moment ago
 _PAUSE_S = 1.0
+_AGENT_PAUSE_S = 5.0
+_NO_AGENT = "No available agent"  # Ray's words; nothing was submitted then
 _TAKEN, _REFUSED = 200, (401, 403)
 
 
@@ -74,6 +77,31 @@ def client(address: str) -> JobSubmissionClient:
     for name in ("dashboard_sdk", "job.sdk"):  # they tell of every connection
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     return JobSubmissionClient(address)
+
+
+def submitted(address: str, entrypoint: str, working_dir: Path, say: Say) -> str:
+    """The id of a job that the server has taken; a cluster whose agents are still starting is waited for.
+
+    Raises:
+        ClusterError: as `in_words` has it.
+    """
+    began, told = time.monotonic(), False
+    with in_words(address):
+        server = client(address)
+        while True:
+            try:
+                job: str = server.submit_job(
+                    entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
+                )
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error) or time.monotonic() - began > _START_S:
+                    raise
+            else:
+                return job
+            if not told:
+                say(f"{address} has no agent yet that takes jobs; waiting up to {_START_S:.0f} s for one")
+                told = True
+            time.sleep(_AGENT_PAUSE_S)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from detector.errors import SettingsError
 from jobs.config_sources import ENVIRONMENT_PREFIX
-from jobs.job_server import Say, authenticate, client, in_words
+from jobs.job_server import Say, authenticate, submitted
 from jobs.local import local_path
 from jobs.schema import printable
 from jobs.units import rounded_size
@@ -74,12 +74,7 @@ def submit(
         if found := [*misplaced(settings), *_missing(upload, settings, files, folder)]:
             raise SettingsError("\n".join(found))
         authenticate(address, insecure=settings.insecure, say=say)
-        with in_words(address):
-            job: str = client(address).submit_job(
-                entrypoint=entrypoint(as_there(words, folder), os.environ),
-                runtime_env={"working_dir": str(upload.path)},
-            )
-    return job
+        return submitted(address, entrypoint(as_there(words, folder), os.environ), upload.path, say)
 
 
 def entrypoint(words: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -31,8 +31,11 @@ class Client:
         self.submitted: list[dict[str, Any]] = []
         self.log = ["one\n"]
         self.failures: list[Exception] = []
+        self.refusals: list[Exception] = []
 
     def submit_job(self, **job: Any) -> str:
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.submitted.append(job)
         return "raysubmit_1"
 
@@ -51,7 +54,7 @@ class Client:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     """Stands for Ray's client; the cluster takes us."""
     here = Client()
-    monkeypatch.setattr(submit, "client", lambda _: here)
+    monkeypatch.setattr(job_server, "client", lambda _: here)
     monkeypatch.setattr(follow, "client", lambda _: here)
     monkeypatch.setattr(submit, "authenticate", lambda *_, **__: None)
     monkeypatch.setattr(follow, "_RETRY_S", 0.01)
@@ -249,6 +252,26 @@ def test_a_tunnel_that_is_being_opened_is_waited_for(monkeypatch: pytest.MonkeyP
     finally:
         done.set()
         opening.join()
+
+
+def test_a_cluster_whose_agents_are_still_starting_is_waited_for(
+    command: Command, client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_server, "_AGENT_PAUSE_S", 0.01)
+    busy = "Request failed with status code 500: No available agent to submit job, please try again later.."
+    client.refusals = [RuntimeError(busy), RuntimeError(busy)]
+    done = command("submit", *S3)
+
+    assert len(client.submitted) == 1, done.err
+    assert done.err.count("has no agent yet that takes jobs") == 1, "one line, however long it takes"
+
+
+def test_what_else_the_server_refuses_is_told_at_once(command: Command, client: Client, folder: Path) -> None:
+    client.refusals = [RuntimeError("Request failed with status code 400: no")]
+    done = command("submit", *S3)
+
+    assert done.code == 4
+    assert "status code 400: no" in done.err
 
 
 # --- how it is followed -----------------------------------------------------------------------------------
