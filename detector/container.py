@@ -18,11 +18,25 @@ CODECS = (
     "h264,hevc,av1,libdav1d,vp9,vp8,mpeg4,mpeg2video,mpeg1video,mjpeg,h263,h263i,h263p,flv,"
     "msmpeg4,msmpeg4v1,msmpeg4v2,wmv1,wmv2,wmv3,vc1,theora,prores,gif"
 )
+# The oldest whose known holes lie in nothing that FORMATS and CODECS let through: FFmpeg 8.1.2.
+# https://ffmpeg.org/security.html
+_LEAST = {"libavformat": (62, 12, 102), "libavcodec": (62, 28, 102)}
 _DEFAULT, _ATTACHED_PICTURE = 0x0001, 0x0400
 
 # With a Python callback FFmpeg's log can deadlock against frame threads; nothing here needs it.
 av.logging.set_level(None)
 logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+def outdated_ffmpeg() -> str | None:
+    """What is wrong with the FFmpeg that is installed here: known holes; None where it is new enough."""
+    old = {
+        name: av.library_versions[name] for name, least in _LEAST.items() if av.library_versions[name] < least
+    }
+    if not old:
+        return None
+    found = ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in old.items())
+    return f"FFmpeg {av.ffmpeg_version_info} ({found}) has known holes: 8.1.2 or newer is needed"
 
 
 def open_container(file: IO[bytes], limits: Limits) -> Any:

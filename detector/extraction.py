@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO
 
@@ -61,7 +61,11 @@ class _Budget:
 
 
 def extract_clips(
-    file: IO[bytes], options: ExtractOptions, look: Look, embed: Embed | None = None
+    file: IO[bytes],
+    options: ExtractOptions,
+    look: Look,
+    embed: Embed | None = None,
+    opened: Callable[[float | None], None] = lambda _: None,
 ) -> Extraction:
     """Decode, detect, track and crop one video.
 
@@ -70,12 +74,14 @@ def extract_clips(
         options: what to sample and how to crop.
         look: the face detector.
         embed: the embedding of a face, where `options.link_identities` asks for it.
+        opened: is told the video's duration in seconds, where there is one, as soon as it is known.
 
     Returns:
         Facts and clips. A video that cannot be scored gives facts with `failure` set; nothing is raised.
     """
     try:
         with Video(file, options.limits) as video:
+            opened(video.info.duration_s)
             return _extract(video, options, look, embed)
     except VideoError as error:
         return _failed(error.reason, str(error))

@@ -5,14 +5,16 @@ Only where the environment variable _DEEPFAKE_SCAN_TEST_FAULTS was set when the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import mmap
 import os
-import signal
 import time
 from pathlib import Path
 from typing import IO
+
+from detector.sandbox import JSON_AT
 
 MARK = b"DEEPFAKE-SCAN-FAULT:"
 
@@ -50,13 +52,13 @@ def _exit_early(_: mmap.mmap) -> None:
 
 
 def _garbage(memory: mmap.mmap) -> None:
-    memory[:4096] = (1000).to_bytes(8, "little") + os.urandom(4088)
+    memory[:4096] = (1000).to_bytes(JSON_AT, "little") + os.urandom(4096 - JSON_AT)
     os._exit(0)
 
 
 def _answer(memory: mmap.mmap, text: bytes) -> None:
     """Hand back `text` in place of an extraction."""
-    memory[8 : 8 + len(text)] = text
+    memory[JSON_AT : JSON_AT + len(text)] = text
     memory[:8] = len(text).to_bytes(8, "little")
     os._exit(0)
 
@@ -91,8 +93,13 @@ def _environment(memory: mmap.mmap) -> None:
     _answer(memory, json.dumps({"facts": facts, "clip_frames": []}).encode())
 
 
-def _kill(_: mmap.mmap) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _fork(memory: mmap.mmap) -> None:
+    """Leave a process behind that nobody waits for, where that is possible."""
+    with contextlib.suppress(PermissionError):
+        if os.fork() == 0:
+            os.setsid()
+            _hang(memory)
+    os._exit(9)
 
 
 _FAULTS = {
@@ -102,7 +109,7 @@ _FAULTS = {
     "leak": _leak,
     "exit": _exit_early,
     "garbage": _garbage,
-    "kill": _kill,
+    "fork": _fork,
     "huge_count": _huge_count,
     "bad_text": _bad_text,
     "deep": _deep,

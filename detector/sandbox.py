@@ -6,7 +6,10 @@ facts as JSON and crops as bytes in that buffer, which are checked here like any
 
     actor ──exec──▶ helper ──fork──▶ child         one helper per actor, one child per video
       │   request + 2 descriptors ──▶  │            limits on memory, CPU time, wall time, files, core dumps
-      ◀── outcome (exit, CPU, peak) ───┘            an empty environment
+      ◀── outcome (exit, CPU, peak) ───┘            an empty environment, no files, no network (`confinement`)
+
+A child that crashes, hangs or outgrows its limits is killed, and the video is tried once more in a fresh one:
+a machine that was short of memory or time for a moment must not cost a verdict.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Annotated, Self
 
@@ -25,15 +29,20 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from detector.confinement import TEST_LACKING, Isolation
 from detector.errors import DeepfakeScanError
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
 
-# Layout of the buffer: 8 bytes length, JSON of an Envelope, and from CLIPS_AT on the pixels.
-CLIPS_AT = 8 << 20
+# Layout of the buffer: 8 bytes length, 8 of the duration as soon as it is known, JSON of an Envelope, and
+# from CLIPS_AT on the pixels.
+DURATION_AT, JSON_AT, CLIPS_AT = 8, 16, 8 << 20
 TEST_FAULTS = "_DEEPFAKE_SCAN_TEST_FAULTS"
 
+_TRIES = 2
 _START_S = 120.0
 _GRACE_S = 30.0
+# What opening a file and looking at one sampled frame may take on a machine that is full, s.
+_OPEN_S, _FRAME_S = 60.0, 2.0
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from detector.sandbox_child import main; main(sys.argv[2:])"
 )
@@ -51,18 +60,37 @@ class Outcome(msgspec.Struct, frozen=True):
 
     exit_code: int
     signal: int
-    timed_out: bool
+    killed_after_s: float | None
+    """The limit of wall time that it was killed at."""
     cpu_s: float
     peak_bytes: int
 
 
+def wall_limit_s(options: ExtractOptions, duration_s: float | None) -> float:
+    """Seconds that decoding may take: what a player would need for all of it, and a look at each frame.
+
+    Where the duration is not known, or the number of frames depends on it, the most that any video has.
+    """
+    sampling, most = options.sampling, options.limits.wall_s
+    if duration_s is None or sampling.every_s is not None:
+        return most
+    return min(most, _OPEN_S + duration_s + _FRAME_S * sampling.windows * sampling.frames)
+
+
 class Sandbox:
-    """A helper process and its children. Use as a context manager; not for several threads at once."""
+    """A helper process and its children. Use as a context manager; not for several threads at once.
+
+    Attributes:
+        isolation: what holds its children in, as they found out by trying.
+    """
+
+    isolation: Isolation
 
     def __init__(self, detector: DetectorName = "yunet", *, link_identities: bool = False) -> None:
         self._tools = [detector, *(["identities"] if link_identities else [])]
         self._helper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._closed = False
         self._start()
 
     def __enter__(self) -> Self:
@@ -78,6 +106,10 @@ class Sandbox:
 
     def close(self) -> None:
         """End the helper, and with it a child that may still run."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         if self._control:
             self._control.close()
         if self._helper:
@@ -96,31 +128,49 @@ class Sandbox:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
             anything that a video can do.
         """
-        control = self._ready()
+        cpu_s, peak, died, self._closed = 0.0, 0, False, False
+        for _ in range(_TRIES):
+            extraction, died = self._try(file, options)
+            cpu_s, peak = cpu_s + extraction.cpu_s, max(peak, extraction.peak_bytes)
+            if not died or self._closed:
+                break
+        facts = extraction.facts
+        if died:
+            facts = replace(facts, message=f"{facts.message}, also in a second try")
+        return replace(extraction, facts=facts, cpu_s=cpu_s, peak_bytes=peak)
+
+    def _try(self, file: IO[bytes], options: ExtractOptions) -> tuple[Extraction, bool]:
+        """The extraction of one child, and whether the child died of it."""
+        try:
+            control = self._ready()
+        except DeepfakeScanError as error:
+            return _failed(Reason.DECODER_CRASH, error.message), True
         buffer = os.memfd_create("deepfake-scan", os.MFD_CLOEXEC)
         try:
             os.ftruncate(buffer, CLIPS_AT + options.limits.max_clip_bytes)
             outcome = _run(control, file, options, buffer)
             if outcome is None:
-                self.close()
-                return _failed(Reason.DECODER_CRASH, "the helper of the decoding process died")
+                self._end()
+                return _failed(Reason.DECODER_CRASH, "the helper of the decoding process died"), True
             failure = _failure(outcome, options.limits)
             if failure:
-                return _failed(*failure, outcome)
-            return _read(buffer, options, outcome)
+                return _failed(*failure, outcome), True
+            extraction = _read(buffer, options, outcome)
+            return extraction, extraction.facts.failure in _DIED
         finally:
             os.close(buffer)
 
     def _ready(self) -> socket.socket:
         """The socket of a helper that lives: one that died between two videos is not the next one's fault."""
         if self._helper is not None and self._helper.poll() is not None:
-            self.close()
+            self._end()
         return self._control or self._start()
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).resolve().parent.parent)
         words = self._tools + (["faults"] if os.environ.get(TEST_FAULTS) else [])
+        words += [f"lacking:{lacking}"] if (lacking := os.environ.get(TEST_LACKING)) else []
         self._helper = subprocess.Popen(
             [sys.executable, "-I", "-c", _BOOT, root, str(theirs.fileno()), *words],
             env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -129,15 +179,21 @@ class Sandbox:
             stdout=subprocess.DEVNULL,
         )
         theirs.close()
-        self._control = ours
         ours.settimeout(_START_S)
-        if _receive(ours) != b"ready":
-            self.close()
+        try:
+            self.isolation = msgspec.json.decode(_receive(ours), type=Isolation)
+        except msgspec.DecodeError:
+            ours.close()
+            self._end()
             raise DeepfakeScanError(
                 "the helper of the decoding process did not start",
                 hint="Its own message stands above; `deepfake-scan doctor` checks what it needs.",
-            )
+            ) from None
+        self._control = ours
         return ours
+
+
+_DIED = (Reason.DECODER_CRASH, Reason.DECODE_MEMORY)
 
 
 def _run(control: socket.socket, file: IO[bytes], options: ExtractOptions, buffer: int) -> Outcome | None:
@@ -158,8 +214,8 @@ def _receive(control: socket.socket) -> bytes:
 
 def _failure(outcome: Outcome, limits: Limits) -> tuple[Reason, str] | None:
     """Why a child that did not end by itself failed."""
-    if outcome.timed_out:
-        return Reason.DECODE_TIMEOUT, f"decoding was stopped after {limits.wall_s:g} s"
+    if outcome.killed_after_s is not None:
+        return Reason.DECODE_TIMEOUT, f"decoding was stopped after {outcome.killed_after_s:.0f} s"
     if outcome.signal == signal.SIGXCPU:
         return Reason.DECODE_TIMEOUT, f"decoding was stopped after {limits.cpu_s} s of CPU time"
     if outcome.signal:
@@ -175,10 +231,10 @@ def _read(buffer: int, options: ExtractOptions, outcome: Outcome) -> Extraction:
     frames, size = options.sampling.frames, options.crop.size
     with mmap.mmap(buffer, 0, prot=mmap.PROT_READ) as memory:
         length = int.from_bytes(memory[:8], "little")
-        if not 0 < length <= CLIPS_AT - 8:
+        if not 0 < length <= CLIPS_AT - JSON_AT:
             return _failed(Reason.DECODER_CRASH, "the decoding process returned no answer", outcome)
         try:
-            envelope = msgspec.json.decode(memory[8 : 8 + length], type=Envelope)
+            envelope = msgspec.json.decode(memory[JSON_AT : JSON_AT + length], type=Envelope)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _failed(Reason.DECODER_CRASH, "the decoding process returned garbage", outcome)
         counts = np.asarray(envelope.clip_frames, np.int64)

@@ -8,117 +8,174 @@ from __future__ import annotations
 import ctypes
 import gc
 import io
+import math
 import mmap
 import os
 import resource
 import select
 import signal
 import socket
+import struct
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
+import av
+import av.subtitles.codeccontext  # which PyAV imports when a file has subtitles, and a child cannot
+import av.subtitles.stream
 import msgspec
 import numpy as np
 
 from detector import faces, faults, identities
+from detector.confinement import Walls
 from detector.extraction import extract_clips
 from detector.faces import Look
 from detector.identities import Embed
-from detector.sandbox import CLIPS_AT, Envelope, Outcome
+from detector.sandbox import CLIPS_AT, DURATION_AT, JSON_AT, Envelope, Outcome, wall_limit_s
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, FaceBox, Facts, Limits, Reason
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_DURATION = struct.Struct("<d")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main(argv: list[str]) -> None:
     """Serve requests on the socket whose descriptor is `argv[0]`; the other words say what to load."""
     control = socket.socket(fileno=int(argv[0]))
-    test_faults = "faults" in argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole process group
-    tools = _load("hog" if "hog" in argv else "yunet", link_identities="identities" in argv)
+    kit = _load(argv)
     gc.freeze()  # what is loaded stays: children neither search it for garbage nor copy its pages for that
-    control.send(b"ready")
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    control.send(msgspec.json.encode(kit.walls.isolation()))
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
         if not message:
             return
-        video, buffer = descriptors
-        outcome = _run_child(control, message, video, buffer, tools, test_faults)
-        os.close(video)
-        os.close(buffer)
+        job = _Job(msgspec.json.decode(message, type=ExtractOptions), *descriptors)
+        outcome = _run_child(control, job, kit)
+        os.close(job.video)
+        os.close(job.buffer)
         control.send(msgspec.json.encode(outcome))
 
 
 @dataclass(frozen=True, slots=True)
-class _Tools:
+class _Job:
+    """One video; it and the buffer for the answer are open descriptors."""
+
+    options: ExtractOptions
+    video: int
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Kit:
+    """What is made once and every child has."""
+
     look: Look
     embed: Embed | None
+    walls: Walls
+    test_faults: bool
 
 
-def _load(detector: DetectorName, *, link_identities: bool) -> _Tools:
-    """Import and run everything once, so that no child has to; an empty file ends at once."""
-    tools = _Tools(faces.load(detector), identities.load() if link_identities else None)
-    blank = np.zeros((64, 64, 3), np.uint8)
-    tools.look(blank, False)
-    if tools.embed:
-        tools.embed(blank, FaceBox(8, 8, 48, 48, 1.0))
-    extract_clips(io.BytesIO(b""), ExtractOptions(), tools.look)
-    return tools
+def _load(words: list[str]) -> _Kit:
+    """Import and run everything once: a child cannot open a module that is imported when it is needed."""
+    detector: DetectorName = "hog" if "hog" in words else "yunet"
+    lacking = "".join(word for word in words if word.startswith("lacking:"))
+    embed = identities.load() if "identities" in words else None
+    kit = _Kit(faces.load(detector), embed, Walls(lacking), "faults" in words)
+    everywhere = replace(kit.look, detect=lambda *_: [FaceBox(8, 8, 48, 48, 1.0)])
+    video = _short_video()
+    for look in (kit.look, everywhere):
+        extract_clips(io.BytesIO(video), ExtractOptions(), look, kit.embed)
+    for broken in (b"", b"no video", video[: len(video) // 2]):
+        extract_clips(io.BytesIO(broken), ExtractOptions(), kit.look)
+    return kit
 
 
-def _run_child(
-    control: socket.socket, message: bytes, video: int, buffer: int, tools: _Tools, test_faults: bool
-) -> Outcome:
-    options = msgspec.json.decode(message, type=ExtractOptions)
+def _short_video() -> bytes:
+    """Grey frames of 64 x 64 px, 2 s, as MPEG-4 in MP4."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for _ in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def _run_child(control: socket.socket, job: _Job, kit: _Kit) -> Outcome:
     helper = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(helper, options, video, buffer, tools, test_faults)
-    timed_out = not _wait(pid, control, options.limits.wall_s)
-    if timed_out:
-        os.kill(pid, signal.SIGKILL)
+        _child(helper, job, kit)
+    killed_after_s = _wait(pid, control, job)
     _, status, usage = os.wait4(pid, 0)
+    _end_descendants(helper)
     return Outcome(
         exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-        timed_out=timed_out,
+        killed_after_s=killed_after_s,
         cpu_s=usage.ru_utime + usage.ru_stime,
         peak_bytes=usage.ru_maxrss * 1024,
     )
 
 
-def _wait(pid: int, control: socket.socket, wall_s: float) -> bool:
-    """Wait until the child ends: True if it did in time. If our parent is gone, take the child along."""
-    pidfd = os.pidfd_open(pid)
+def _wait(pid: int, control: socket.socket, job: _Job) -> float | None:
+    """Wait until the child ends; the limit of wall time that it had to be killed at.
+
+    If our parent is gone, take the child along.
+    """
+    pidfd, started = os.pidfd_open(pid), time.monotonic()
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(control, select.POLLHUP)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(control, select.POLLHUP)
-        events = dict(poll.poll(wall_s * 1000))
+        while (left := (limit := _limit_s(job)) - (time.monotonic() - started)) > 0:
+            events = dict(poll.poll(left * 1000))
+            if control.fileno() in events:
+                os.kill(pid, signal.SIGKILL)
+                sys.exit(0)
+            if pidfd in events:
+                return None
+        os.kill(pid, signal.SIGKILL)
+        return limit
     finally:
         os.close(pidfd)
-    if control.fileno() in events:
-        os.kill(pid, signal.SIGKILL)
-        sys.exit(0)
-    return pidfd in events
 
 
-def _child(
-    helper: int, options: ExtractOptions, video: int, buffer: int, tools: _Tools, test_faults: bool
-) -> NoReturn:
+def _limit_s(job: _Job) -> float:
+    """By the duration that the child has found so far; it may say anything, and `wall_s` holds anyhow."""
+    (duration_s,) = _DURATION.unpack(os.pread(job.buffer, _DURATION.size, DURATION_AT))
+    return wall_limit_s(job.options, duration_s if duration_s >= 0 else 0.0)
+
+
+def _end_descendants(helper: int) -> None:
+    """Kill what the child started, where no filter kept it from that; orphans become children of ours."""
+    children = Path(f"/proc/{helper}/task/{helper}/children")
+    while left := children.read_text().split():
+        for pid in map(int, left):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _child(helper: int, job: _Job, kit: _Kit) -> NoReturn:
     """Decode one video and end. Never returns to the helper's loop."""
     code = 70
     try:
-        _confine(helper, options.limits, keep=(video, buffer))
-        with open(video, "rb", closefd=False) as file, mmap.mmap(buffer, 0) as memory:
+        _shed(helper, job.options.limits, keep=[job.video, job.buffer, *kit.walls.descriptors])
+        kit.walls.confine()
+        with open(job.video, "rb", closefd=False) as file, mmap.mmap(job.buffer, 0) as memory:
             try:
-                if test_faults:
+                if kit.test_faults:
                     faults.run(file, memory)
-                extraction = extract_clips(file, options, tools.look, tools.embed)
+                opened = partial(_note_duration, memory)
+                extraction = extract_clips(file, job.options, kit.look, kit.embed, opened)
             except MemoryError:
                 facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
                 extraction = Extraction(facts, Clips.none())
@@ -133,8 +190,13 @@ def _bug(error: Exception) -> Facts:
     return Facts(failure=Reason.INTERNAL_ERROR, message=f"{type(error).__name__}: {error}"[:200])
 
 
-def _confine(helper: int, limits: Limits, keep: tuple[int, int]) -> None:
-    """Drop everything that decoding does not need."""
+def _note_duration(memory: mmap.mmap, duration_s: float | None) -> None:
+    known = math.inf if duration_s is None else duration_s
+    memory[DURATION_AT:JSON_AT] = _DURATION.pack(known)
+
+
+def _shed(helper: int, limits: Limits, keep: list[int]) -> None:
+    """Drop everything that decoding does not need, and set limits."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != helper:
         os._exit(71)
@@ -142,10 +204,8 @@ def _confine(helper: int, limits: Limits, keep: tuple[int, int]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
-    low, high = sorted(keep)
-    os.closerange(3, low)
-    os.closerange(low + 1, high)
-    os.closerange(high + 1, 4096)
+    for below, above in pairwise([2, *sorted(keep), 1 << 20]):
+        os.closerange(below + 1, above)
     mapped = _mapped_bytes()
     for kind, value in (
         (resource.RLIMIT_AS, mapped + limits.memory_bytes),
@@ -154,7 +214,6 @@ def _confine(helper: int, limits: Limits, keep: tuple[int, int]) -> None:
     ):
         resource.setrlimit(kind, (value, value))
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
-    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _mapped_bytes() -> int:
@@ -166,10 +225,10 @@ def _write(memory: mmap.mmap, extraction: Extraction) -> int:
     """Put facts and pixels into the buffer; the exit code."""
     frames = [int(n) for n in extraction.clips.mask.sum(1)]
     text = msgspec.json.encode(Envelope(extraction.facts, frames))
-    if len(text) > CLIPS_AT - 8:
+    if len(text) > CLIPS_AT - JSON_AT:
         facts = Facts(failure=Reason.TOO_LARGE, message="more faces than a row of the table can hold")
         text, extraction = msgspec.json.encode(Envelope(facts, [])), Extraction(facts, Clips.none())
-    memory[8 : 8 + len(text)] = text
+    memory[JSON_AT : JSON_AT + len(text)] = text
     pixels = extraction.clips.pixels.tobytes()
     memory[CLIPS_AT : CLIPS_AT + len(pixels)] = pixels
     memory[:8] = len(text).to_bytes(8, "little")

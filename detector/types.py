@@ -159,7 +159,10 @@ class CropSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one video may cost; beyond a limit it fails with a reason, never as clean."""
+    """What one video may cost; beyond a limit it fails with a reason, never as clean.
+
+    `wall_s` is the most; `wall_limit_s` says what a short video has.
+    """
 
     wall_s: float = 300.0
     cpu_s: int = 240

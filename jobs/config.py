@@ -222,7 +222,8 @@ class ScanSettings(BaseModel):
     )
     video_time_limit_s: Annotated[float, Number, Field(ge=1, le=86_400)] = Field(
         default=300,
-        description="Seconds that decoding one video may take, 1 to 86400; beyond, it is decode_timeout.",
+        description="Seconds that decoding one video may take at most, 1 to 86400; beyond, it is "
+        "decode_timeout. A short one has less: a minute, its own duration and 2 s for each frame looked at.",
     )
     video_memory_mib: Annotated[int, Number, Field(ge=256, le=65_536)] = Field(
         default=1024,

@@ -43,6 +43,10 @@ def _system() -> str:
 def _ffmpeg() -> str:
     import av
 
+    from detector.container import outdated_ffmpeg
+
+    if found := outdated_ffmpeg():
+        raise RuntimeError(f"{found}: pip install --upgrade av")
     return f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}"
 
 
@@ -52,9 +56,12 @@ def _sandbox() -> str:
 
     with tempfile.TemporaryFile() as file, Sandbox() as sandbox:
         extraction = sandbox.extract(file, ExtractOptions())
+        isolation = sandbox.isolation
     if extraction.facts.failure is not Reason.EMPTY_FILE:
         raise RuntimeError(f"an empty file gave {extraction.facts.failure}: {extraction.facts.message}")
-    return f"a child decodes under limits, {extraction.peak_bytes >> 20} MiB at rest"
+    if isolation.possible:
+        raise RuntimeError(isolation.in_words())
+    return f"a child decodes behind {isolation.in_words()}; {extraction.peak_bytes >> 20} MiB at rest"
 
 
 def _faces() -> str:

@@ -2,19 +2,26 @@
 
 import json
 import os
+import pkgutil
 import signal
+import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from detector import faces, faults
+from detector import faces, faults, sandbox_child
+from detector.confinement import ATTEMPTS, TEST_LACKING, Walls
 from detector.extraction import extract_clips
-from detector.sandbox import TEST_FAULTS, Sandbox
+from detector.sandbox import DURATION_AT, TEST_FAULTS, Sandbox, wall_limit_s
 from detector.types import Extraction, ExtractOptions, Facts, Limits, Reason, Sampling
 from tests.media import long_gop_clip, moving_face, write_video
 
@@ -25,9 +32,9 @@ LIMITS = {
     "spin": Limits(cpu_s=1),
     "leak": Limits(memory_bytes=128 << 20),
 }
+UNCONFINED = "landlock,seccomp"
 REASONS = {
     "segfault": (Reason.DECODER_CRASH, "SIGSEGV"),
-    "kill": (Reason.DECODER_CRASH, "SIGKILL"),
     "hang": (Reason.DECODE_TIMEOUT, "after 1 s"),
     "spin": (Reason.DECODE_TIMEOUT, "CPU time"),
     "leak": (Reason.DECODE_MEMORY, "memory"),
@@ -37,6 +44,7 @@ REASONS = {
     "bad_text": (Reason.DECODER_CRASH, "garbage"),
     "deep": (Reason.DECODER_CRASH, "garbage"),
     "more_clips": (Reason.DECODER_CRASH, "do not fit"),
+    "fork": (Reason.DECODER_CRASH, "code 9"),
 }
 
 
@@ -45,6 +53,16 @@ def sandbox() -> Iterator[Sandbox]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TEST_FAULTS, "1")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-children")
+        with Sandbox() as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def open_sandbox() -> Iterator[Sandbox]:
+    """One without walls, as where the kernel has none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TEST_FAULTS, "1")
+        patch.setenv(TEST_LACKING, UNCONFINED)
         with Sandbox() as made:
             yield made
 
@@ -168,6 +186,7 @@ def test_a_fault_costs_its_video_one_row_and_its_neighbours_nothing(
 
     assert broken.facts.failure is reason, broken.facts.message
     assert word in broken.facts.message
+    assert broken.facts.message.endswith("also in a second try")
     assert len(broken.clips) == 0
     assert sandbox.helper_pid == helper, "the helper did not survive"
     assert extract(sandbox, video).facts == expected.facts, "the next video got another answer"
@@ -178,16 +197,99 @@ def test_faults_run_nowhere_but_in_tests(
 ) -> None:
     monkeypatch.delenv(TEST_FAULTS, raising=False)
     with Sandbox() as plain:
-        assert extract(plain, fault(tmp_path, "kill")).facts.failure is Reason.NOT_VIDEO
+        assert extract(plain, fault(tmp_path, "segfault")).facts.failure is Reason.NOT_VIDEO
 
 
-def test_the_child_sees_no_environment_and_no_files_but_its_own(sandbox: Sandbox, tmp_path: Path) -> None:
-    seen = json.loads(extract(sandbox, fault(tmp_path, "environment")).facts.message)
+def test_the_child_sees_no_environment_and_no_files_but_its_own(
+    open_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    seen = json.loads(extract(open_sandbox, fault(tmp_path, "environment")).facts.message)
 
     assert seen["environ"] == {}
     assert set(seen["started_with"]) <= {"LC_CTYPE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
     # three standard ones to nowhere, the video, the buffer twice (mmap keeps its own), the list itself
     assert seen["descriptors"] <= 7
+
+
+# --- walls ----------------------------------------------------------------------------------------------
+
+
+def test_a_child_can_open_nothing_reach_nobody_and_start_nothing(sandbox: Sandbox) -> None:
+    isolation = sandbox.isolation
+
+    assert isolation.possible == []
+    assert isolation.complete, isolation.in_words()
+    assert isolation.in_words() == f"limits, Landlock {isolation.landlock}, seccomp"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "possible"),
+    [
+        ("landlock", []),
+        ("seccomp", ["use UDP", "start processes"]),
+        (UNCONFINED, list(ATTEMPTS)),
+    ],
+)
+def test_what_a_kernel_without_walls_leaves_open_is_found_by_trying(
+    lacking: str, possible: list[str]
+) -> None:
+    isolation = Walls(lacking).isolation()
+
+    assert isolation.possible == possible
+    assert not isolation.complete
+
+
+def test_nothing_that_a_child_started_outlives_it_where_no_wall_kept_it_from_that(
+    open_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    helper = open_sandbox.helper_pid
+    assert helper is not None
+    broken = extract(open_sandbox, fault(tmp_path, "fork"))
+
+    assert broken.facts.failure is Reason.DECODER_CRASH
+    assert children(helper) == [], "a process of the child is left"
+    assert open_sandbox.helper_pid == helper
+
+
+def test_walls_change_nothing_about_the_answer(
+    open_sandbox: Sandbox, video: Path, expected: Extraction
+) -> None:
+    assert extract(open_sandbox, video).facts == expected.facts
+
+
+def test_no_module_of_pyav_is_left_to_be_imported_in_a_child() -> None:
+    known = {"av.__main__", "av.datasets"}  # nothing that decodes
+    there = {module.name for module in pkgutil.walk_packages(av.__path__, "av.")} - known
+    words = "import sys, detector.sandbox_child; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", words], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert there - set(loaded) == set(), "a child would fail where a file needs these"
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "limit_s"),
+    [(0.0, 100), (10.0, 110), (150.0, 250), (7200.0, 300), (None, 300), (1e308, 300)],
+)
+def test_a_short_video_has_less_time_than_a_long_one(duration_s: float | None, limit_s: float) -> None:
+    assert wall_limit_s(ExtractOptions(), duration_s) == limit_s
+
+
+def test_who_sets_a_short_limit_gets_it() -> None:
+    assert wall_limit_s(ExtractOptions(limits=Limits(wall_s=2)), 3600) == 2
+
+
+@pytest.mark.parametrize("claim", [float("nan"), float("-inf"), -1.0])
+def test_a_child_that_lies_about_the_duration_gets_no_more_time(claim: float) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(DURATION_AT) + struct.pack("<d", claim))
+        file.flush()
+        job = sandbox_child._Job(ExtractOptions(), video=0, buffer=file.fileno())
+        assert sandbox_child._limit_s(job) == wall_limit_s(ExtractOptions(), 0.0)
 
 
 # --- processes ------------------------------------------------------------------------------------------
@@ -205,16 +307,48 @@ def test_a_helper_that_dies_between_videos_costs_nothing(
     assert sandbox.helper_pid != helper
 
 
-def test_a_helper_that_dies_with_a_video_costs_that_video_and_takes_its_child_along(
+def test_a_helper_that_dies_with_a_video_takes_its_child_along_and_another_tries_again(
     sandbox: Sandbox, video: Path, expected: Extraction, tmp_path: Path
 ) -> None:
     extract(sandbox, video)
     hanging = Hanging(sandbox, tmp_path)
     os.kill(hanging.helper, signal.SIGKILL)
-
-    assert hanging.end().failure is Reason.DECODER_CRASH
     wait_for("the end of the child", lambda: not alive(hanging.child))
+    wait_for("another helper", lambda: sandbox.helper_pid not in (None, hanging.helper))
+    second = sandbox.helper_pid
+    assert second is not None
+    wait_for("the child of the second try", lambda: sandbox._control and children(second))
+    os.kill(second, signal.SIGKILL)
+
+    facts = hanging.end()
+    assert facts.failure is Reason.DECODER_CRASH, "it was tried a third time"
+    assert facts.message == "the helper of the decoding process died, also in a second try"
     assert extract(sandbox, video).facts == expected.facts
+
+
+def test_a_child_that_was_killed_once_costs_nothing(
+    sandbox: Sandbox, video: Path, expected: Extraction
+) -> None:
+    extract(sandbox, video)
+    helper = sandbox.helper_pid
+    assert helper is not None
+    os.kill(helper, signal.SIGSTOP)
+    got: list[Extraction] = []
+    thread = threading.Thread(target=lambda: got.append(extract(sandbox, video)))
+    thread.start()
+    killer = threading.Thread(target=_kill_first_child, args=(helper,))
+    killer.start()
+    os.kill(helper, signal.SIGCONT)
+    thread.join(60)
+    killer.join(60)
+
+    assert got, "the video has no answer"
+    assert got[0].facts == expected.facts
+
+
+def _kill_first_child(helper: int) -> None:
+    wait_for("a child", lambda: children(helper))
+    os.kill(children(helper)[0], signal.SIGKILL)
 
 
 def test_closing_leaves_no_process_behind(
