@@ -133,7 +133,7 @@ RESULTS = pa.schema(
         _field("rotation", INT, "rotation that was applied", "degrees"),
         _field("detector", TEXT, "face detector"),
         _field("engine", TEXT, "what ran the network"),
-        _field("dtype", TEXT, "arithmetic of the network: fp32 or bf16"),
+        _field("dtype", TEXT, "arithmetic of the network: float32 or bfloat16"),
         _field("windows_planned", INT, "short runs of frames that were to be looked at", "count"),
         _field("windows_scored", INT, "of these, with a scored face", "count"),
         _field("frames_decoded", INT, "frames decoded", "count"),

@@ -116,9 +116,10 @@ def in_words(found: dict[str, Any]) -> str:
         return "\n".join([*lines, f"  failed: {found['reason']}: {found['message']}"])
     lines.append(
         f"  {found['codec']} in {found['container'].split(',')[0]}, {found['width']} x {found['height']}, "
-        f"{_seconds(found['duration_s'])}; {found['windows_planned']} windows looked at, "
-        f"{found['frames_decoded']} frames decoded"
+        f"{_seconds(found['duration_s'])}; {_counted(found['windows_planned'], 'window')} looked at, "
+        f"{_counted(found['frames_decoded'], 'frame')} decoded"
     )
+    lines += _doubts(found)
     if found["p_fake"] is None:
         reasons = sorted({track["reason"] for track in found["tracks"]})
         why = f" ({', '.join(reasons)})" if reasons else ""
@@ -130,11 +131,24 @@ def in_words(found: dict[str, Any]) -> str:
     )
     lines += [
         f"  person {person['person_id']}: p_fake {person['p_fake']:.3f}, "
-        f"{person['verdict'].replace('_', ' ')}, {person['windows']} windows "
+        f"{person['verdict'].replace('_', ' ')}, {_counted(person['windows'], 'window')} "
         f"from {person['start_s']:.1f} s to {person['end_s']:.1f} s"
         for person in found["persons"]
     ]
     return "\n".join(lines)
+
+
+def _doubts(found: dict[str, Any]) -> list[str]:
+    """What a person should know before believing the rest."""
+    warnings = ", ".join(warning.replace("_", " ") for warning in found["warnings"])
+    if found["complete"] is False:
+        return [f"  not complete: a part is missing or damaged{f' ({warnings})' if warnings else ''}"]
+    lines = ["  it cannot be known whether all of it is there"] if found["complete"] is None else []
+    return [*lines, f"  warning: {warnings}"] if warnings else lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _seconds(duration_s: float | None) -> str:

@@ -34,8 +34,9 @@ class Summary:
     """Counts of one scan, in videos.
 
     `left` are due, but over the limit or past the deadline; `written` are rows committed to the table;
-    `examples` one uri per reason; `work_s` is the time of the stages, without listing and starting; `cost` is
-    that of the whole time at `price_per_hour`; `estimate` is that of a dry run.
+    `examples` one uri per reason; `incomplete` are those that were judged with a part missing or damaged;
+    `work_s` is the time of the stages, without listing and starting; `cost` is that of the whole time at
+    `price_per_hour`; `estimate` is that of a dry run.
     """
 
     output: str
@@ -53,6 +54,7 @@ class Summary:
     skipped: dict[str, int] = field(default_factory=dict)
     written: int = 0
     status: Counter[str] = field(default_factory=Counter)
+    incomplete: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Summary:
         """Add result rows."""
         for row in rows.select(list(_COUNTED)).to_pylist():
             self.status[row["status"]] += 1
+            self.incomplete += row["status"] != Status.FAILED and row["complete"] is False
             self.verdicts[row["verdict"]] += 1
             if row["reason"]:
                 self.reasons[row["reason"]] += 1
@@ -158,6 +161,8 @@ class Summary:
             verdicts = (Verdict.FLAGGED, Verdict.UNCERTAIN, Verdict.NOT_FLAGGED)
             counts = [f"{self.verdicts[v]:,} {v.replace('_', ' ')}" for v in verdicts]
             lines.append("  scored: " + " · ".join(counts))
+        if self.incomplete:
+            lines.append(f"  not complete: {self.incomplete:,}, judged by what is there")
         lines += self._work_lines()
         for reason, count in self.reasons.most_common(_TOP_REASONS):
             example = printable(self.examples[reason])
@@ -182,6 +187,6 @@ class Summary:
 
 
 _COUNTED = (
-    *("uri", "status", "verdict", "reason", "size_bytes", "duration_s"),
+    *("uri", "status", "complete", "verdict", "reason", "size_bytes", "duration_s"),
     *("fetch_s", "extract_cpu_s", "score_s"),
 )

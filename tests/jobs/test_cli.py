@@ -15,7 +15,7 @@ from detector import pipeline
 from detector.types import Reason
 from detector.weights import read
 from jobs import cli
-from jobs.explain import explain
+from jobs.explain import explain, in_words
 from jobs.table import ResultsTable
 from tests.conftest import Scanned
 from tests.jobs.conftest import Command
@@ -263,11 +263,32 @@ def test_explain_writes_the_crops_that_were_scored_a_sheet_per_person(
 def test_explain_speaks_in_words(command: Command, scanned: Scanned, seeded: Path) -> None:
     scored = command("explain", scanned.videos / "face 1, José.mp4", "--weights", seeded)
     assert scored.code == 0
-    assert "face 1, José.mp4\n  h264 in mov, 320 x 240, 1.2 s; 1 windows looked at" in scored.out
+    assert "face 1, José.mp4\n  h264 in mov, 320 x 240, 1.2 s; 1 window looked at" in scored.out
     assert "p_fake 0." in scored.out
     failed = command("explain", scanned.videos / "text.mp4", "--weights", seeded, "--no-sandbox")
     assert failed.code == 3
     assert "failed: not_video: this is text, not a video" in failed.out
+
+
+@pytest.mark.parametrize(
+    ("complete", "warnings", "said"),
+    [
+        (
+            False,
+            ["truncated", "damaged_frames"],
+            "not complete: a part is missing or damaged (truncated, damaged",
+        ),
+        (False, [], "not complete: a part is missing or damaged"),
+        (None, [], "it cannot be known whether all of it is there"),
+        (True, ["resolution_changed"], "warning: resolution changed"),
+    ],
+)
+def test_explain_says_what_is_missing_before_it_says_what_it_thinks(
+    complete: bool | None, warnings: list[str], said: str
+) -> None:
+    lines = in_words(sample_row("a.mp4") | {"complete": complete, "warnings": warnings}).splitlines()
+    assert lines[2].strip().startswith(said), lines
+    assert "p_fake" in lines[3]
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_said_so(

@@ -82,7 +82,7 @@ def test_what_a_limit_leaves_is_said_and_exits_6_whatever_failed() -> None:
 
 def test_the_last_lines_say_what_happened_and_where_the_rest_is() -> None:
     made = counted(
-        sample_row("a.mp4"),
+        sample_row("a.mp4") | {"complete": True},
         sample_row("b.mp4", Status.NO_FACE),
         sample_row("c.mp4", Reason.NOT_VIDEO),
         sample_row("d.mp4", Reason.NOT_VIDEO),
@@ -94,6 +94,13 @@ def test_the_last_lines_say_what_happened_and_where_the_rest_is() -> None:
     assert most == f"  2 not_video: {Reason.NOT_VIDEO.meaning}, e.g. /videos/c.mp4"
     assert second.startswith("  1 lost: ")
     assert rest == "  all of them: deepfake-scan query failed results/"
+
+
+def test_what_was_judged_with_a_part_missing_is_counted_where_it_cannot_be_overlooked() -> None:
+    whole = sample_row("b.mp4") | {"complete": True}
+    made = counted(sample_row("a.mp4"), whole, sample_row("c.mp4", Reason.NOT_VIDEO) | {"complete": False})
+    assert made.closing().split("\n")[2] == "  not complete: 1, judged by what is there"
+    assert made.as_json()["incomplete"] == 1
 
 
 def test_the_counts_add_up() -> None:

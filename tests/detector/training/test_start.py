@@ -1,5 +1,6 @@
 """A cycle starts from published checkpoints of the trunk, without their classifier."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,27 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path):
     torch.save(EfficientNetLite0().state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not fit"):
         start_from(build(RESNEXT), tmp_path / "other.pth", RESNEXT)
+
+
+class Canary:
+    """Leaves a file behind wherever it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda made, path: path.write_bytes(pickle.dumps(made))])
+def test_nothing_in_a_strangers_checkpoint_is_run(save, tmp_path: Path):
+    state = {"_conv_stem.weight": torch.zeros(1), "more": Canary(tmp_path / "it was run")}
+    save(state, tmp_path / "stranger.pth")
+    with pytest.raises(WeightsError, match="not a checkpoint that can be loaded"):
+        start_from(build(EFFICIENT), tmp_path / "stranger.pth", EFFICIENT)
+    assert not (tmp_path / "it was run").exists()
+
+
+def test_the_canary_of_the_test_above_sings(tmp_path: Path):
+    pickle.loads(pickle.dumps(Canary(tmp_path / "it was run")))
+    assert (tmp_path / "it was run").exists()
