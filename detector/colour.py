@@ -27,7 +27,9 @@ _LUMA = {
     9: (0.2627, 0.0593),
     10: (0.2627, 0.0593),
 }
-_UNTOLD, _BT709, _BT601, _BT2020 = 2, 1, 6, 9
+_RGB, _BT709, _BT601, _YCGCO, _BT2020 = 0, 1, 6, 8, 9
+# All others, as those for XYZ and ICtCp, no player heeds.
+_HEEDED = {*_LUMA, _RGB, _YCGCO}
 _PQ, _HLG = 16, 18
 _WHITE_NITS = 203.0
 _HLG_PEAK_NITS, _HLG_GAMMA = 1000.0, 1.2
@@ -53,12 +55,12 @@ class Encoding:
     @property
     def is_known(self) -> bool:
         """False for matrices that are not a weighted sum, which the caller has to leave to FFmpeg."""
-        return self.matrix in _LUMA
+        return self.matrix in _LUMA or self.matrix == _YCGCO
 
 
 def guess_matrix(told: int, transfer: int, width: int, height: int) -> int:
     """Matrix coefficients as told, else as players take them: by transfer and size of the frame."""
-    if told != _UNTOLD:
+    if told in _HEEDED:
         return told
     if transfer in (_PQ, _HLG):
         return _BT2020
@@ -82,20 +84,26 @@ def to_srgb(yuv: Samples, encoding: Encoding) -> NDArray[np.uint8]:
 @lru_cache(maxsize=16)
 def _matrix(encoding: Encoding, peak: float) -> Floats:
     """`[3, 4] float32`: from samples to R'G'B' in [0, peak]."""
-    red, blue = _LUMA[encoding.matrix]
-    green, unit = 1 - red - blue, 1 << (encoding.bits - 8)
-    top = (1 << encoding.bits) - 1
+    unit, top = 1 << (encoding.bits - 8), (1 << encoding.bits) - 1
     luma, chroma, black = (top, top, 0) if encoding.full_range else (219 * unit, 224 * unit, 16 * unit)
-    sums = np.array(
+    scaled = _sums(encoding.matrix) / (luma, chroma, chroma)
+    offset = -scaled @ (black, 128 * unit, 128 * unit)
+    return np.asarray(np.column_stack([scaled, offset]) * peak, np.float32)
+
+
+def _sums(matrix: int) -> NDArray[np.float64]:
+    """`[3, 3]`: red, green and blue, each a sum of luma in [0, 1] and two chromas in [-0.5, 0.5]."""
+    if matrix == _YCGCO:
+        return np.array([[1, -1, 1], [1, 1, 0], [1, -1, -1]], np.float64)
+    red, blue = _LUMA[matrix]
+    green = 1 - red - blue
+    return np.array(
         [
             [1, 0, 2 * (1 - red)],
             [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green],
             [1, 2 * (1 - blue), 0],
         ]
     )
-    scaled = sums / (luma, chroma, chroma)
-    offset = -scaled @ (black, 128 * unit, 128 * unit)
-    return np.asarray(np.column_stack([scaled, offset]) * peak, np.float32)
 
 
 def _linear(yuv: Samples, encoding: Encoding) -> Floats:

@@ -7,6 +7,8 @@ from typing import IO, Any
 
 import av
 import av.error
+import av.subtitles.codeccontext  # PyAV imports these two when a file needs them: too late in a sandbox
+import av.subtitles.stream
 
 from detector.errors import VideoError
 from detector.sniff import reason_to_refuse, refuse_stills, too_many_streams
@@ -58,15 +60,16 @@ def open_container(file: IO[bytes], limits: Limits) -> Any:
     return container
 
 
-def _open(file: IO[bytes], limits: Limits, streams: int) -> Any:
+def _open(file: IO[bytes], limits: Limits, streams: int, **other: str) -> Any:
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": "none",
         "codec_whitelist": CODECS,
         "max_pixels": str(limits.max_pixels),
         "max_streams": str(streams),
+        "merge_pmt_versions": "1",  # a broadcast whose stream gets another number goes on under the old one
     }
-    return av.open(file, mode="r", metadata_errors="replace", options=options)
+    return av.open(file, mode="r", metadata_errors="replace", options=options | other)
 
 
 def _over_memory(file: IO[bytes], limits: Limits, error: Exception) -> VideoError:
@@ -101,6 +104,31 @@ def video_stream(container: Any, limits: Limits) -> Any:
     context.thread_type = "NONE"
     context.thread_count = 1
     return stream
+
+
+def refuse_told_large(file: IO[bytes], limits: Limits) -> None:
+    """Refuse frames over the limit by what the container says: a decoder that refuses a size forgets it.
+
+    Raises:
+        VideoError: they are.
+    """
+    file.seek(0)
+    try:
+        container = _open(file, limits, limits.max_streams + 1, codec_whitelist="none")  # nothing is probed
+    except (av.error.FFmpegError, ValueError, OSError):
+        return
+    with container:
+        video_stream(container, limits)
+
+
+def is_hidden_by_edit_list(file: IO[bytes], limits: Limits) -> bool:
+    """True if there are pictures once the edit list of an MP4, which says what of it is shown, is ignored."""
+    file.seek(0)
+    try:
+        with _open(file, limits, limits.max_streams + 1, ignore_editlist="1") as container:
+            return next(container.decode(video_stream(container, limits)), None) is not None
+    except (av.error.FFmpegError, ValueError, OSError, VideoError):
+        return False
 
 
 def refuse_large(width: int, height: int, limits: Limits) -> None:

@@ -17,11 +17,17 @@ from detector.types import Limits, Reason
 
 # Streams that a receiver may enter anywhere: they have no index, and their clock may start again midway.
 ENTERABLE = ("mpegts", "mpeg")
+_REORDERED = ("h264", "hevc")
 # Packets come in the order of decoding. The frame that follows one on screen is at most so many behind it:
 # codecs reorder over 16 frames.
 _AHEAD = 32
 # A clock that goes back by more than this has been started again; in such a stream, ahead by more than that.
 _LEAP_BACK_S, _LEAP_AHEAD_S = 1, 10
+# The first picture of a stream may come so much later than the stream is said to start, and no more.
+_LATE_S = 1.0
+# Of what lies behind the last place in an index so much is read to find the end.
+_MOST_READ = 32 << 20
+_FAR_S = 1e6
 # Times closer than this are the same.
 _SAME_S = 1e-6
 
@@ -33,6 +39,8 @@ class Decoder:
         frames_decoded, frames_corrupt: counted as it goes.
         broke_off: True once the container could not be read on.
         seekable: False once it is known that times do not tell places.
+        last_place: of the last packet when all were walked, bytes from the start of the file.
+        late_s: by how much the first picture comes later than the stream is said to start.
     """
 
     def __init__(self, container: Any, stream: Any, limits: Limits) -> None:
@@ -40,10 +48,14 @@ class Decoder:
         self.frames_corrupt = 0
         self.broke_off = False
         self.seekable = True
+        self.late_s, self.last_place = 0.0, 0
         self._container, self._stream, self._limits = container, stream, limits
         self._base: Fraction | None = stream.time_base
-        start = stream.start_time
+        # An AVI holds no time of presentation: what FFmpeg makes up for pictures out of order is of no use.
+        self._in_order = container.format.name == "avi" and stream.codec_context.name in _REORDERED
+        start = None if self._in_order else stream.start_time
         self._start_s = float(start * self._base) if start is not None and self._base else None
+        self._begin = int(stream.start_time or 0)
         self._targets: Sequence[float] | None = None
         self._pending: list[av.VideoFrame] = []  # decoded, but not handed out
         self._frames: Iterator[av.VideoFrame] | None = None
@@ -66,6 +78,8 @@ class Decoder:
         """The next frame, which will be handed out again; None at the end."""
         if not self._pending and (frame := next(self, None)) is not None:
             self._pending = [frame]
+            if self.frames_decoded == 1 and not self.frames_corrupt:
+                self._start_with(frame)
         return self._pending[0] if self._pending else None
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
@@ -85,11 +99,21 @@ class Decoder:
 
     def time_s(self, frame: av.VideoFrame) -> float | None:
         """Presentation time of a frame; None where it has none. The first frame tells where time starts."""
-        if frame.time is None:
+        clock_s: float | None = frame.time
+        if self._in_order:
+            clock_s = None if frame.dts is None or self._base is None else float(frame.dts * self._base)
+        if clock_s is None:
             return None
         if self._start_s is None:
-            self._start_s = float(frame.time)
-        return float(frame.time) - self._start_s
+            self._start_s = float(clock_s)
+        return float(clock_s) - self._start_s
+
+    def _start_with(self, frame: av.VideoFrame) -> None:
+        """Let time start at the first picture where that comes late, as where sound comes long before it."""
+        t_s = self.time_s(frame)
+        if t_s is not None and t_s > _LATE_S and frame.pts is not None:
+            self.late_s, self._begin = t_s, frame.pts
+            self._start_s = self.start_s + t_s
 
     def last_packet_s(self) -> float:
         """When the last packet ends: all are walked, none is decoded. Starts again from the beginning.
@@ -98,21 +122,48 @@ class Decoder:
         its time any more, and there are no jumps from here on.
         """
         self.restart()
-        end, corrupt = 0.0, self.frames_corrupt
+        end = self._walked_s(float("inf"))
+        self.seekable = not self._shift
+        self.restart()
+        return end
+
+    def end_by_index_s(self) -> float:
+        """When the last packet starts by an index that lists each of them; 0 without one."""
+        entries = self._stream.index_entries
+        places = [entries[i] for i in range(max(0, len(entries) - _AHEAD), len(entries))]
+        return max((self._seconds(p.timestamp) for p in places if not p.is_discard), default=0.0)
+
+    def end_by_seeking_s(self) -> float:
+        """When the last packet ends, from the last place on that an index knows. Starts again."""
+        try:
+            self._container.seek(self._timestamp(_FAR_S), stream=self._stream, backward=True)
+            return self._walked_s(_MOST_READ)
+        except (av.error.FFmpegError, OverflowError):
+            return 0.0
+        finally:
+            self.restart()
+
+    def _walked_s(self, most: float) -> float:
+        """When the last of the packets from here on ends, of at most so many bytes."""
+        end, corrupt, size = 0.0, self.frames_corrupt, 0
         for packet in self._packets():
             if packet.pts is not None:
                 end = max(end, self._seconds(packet.pts + (packet.duration or 0)))
-        self.seekable = not self._shift
+            size, self.last_place = size + packet.size, packet.pos or self.last_place
+            if size > most:
+                break
         self.broke_off, self.frames_corrupt = False, corrupt
-        self.restart()
         return end
 
     def restart(self) -> None:
         """Go back to the beginning."""
-        if self._enterable:  # by time one lands behind the first keyframe
+        try:
+            if self._enterable:  # by time one lands behind the first keyframe
+                self._container.seek(0, unsupported_byte_offset=True)
+            else:
+                self._container.seek(self._begin, stream=self._stream, backward=True)
+        except av.error.FFmpegError:  # no keyframe lies there
             self._container.seek(0, unsupported_byte_offset=True)
-        else:
-            self._container.seek(int(self._stream.start_time or 0), stream=self._stream, backward=True)
         self._frames, self._pending, self._shift = None, [], 0
 
     def key_before_s(self, target_s: float) -> float | None:
@@ -130,10 +181,11 @@ class Decoder:
         """Go on from a keyframe that lies `back_s` and more before the target.
 
         A transport stream has no index: a seek there lands between keyframes, and pictures come only from
-        the next one on. Then further back is tried, in the end the start.
+        the next one on. Then further back is tried, in the end the start, and no jump from there on.
         """
         while not self._seek(target_s - back_s, target_s):
             if back_s > target_s:
+                self.seekable = False
                 self.restart()
                 return
             back_s *= 4
@@ -155,9 +207,14 @@ class Decoder:
             t_s = self.time_s(frame)
             if t_s is not None and t_s > target_s + _SAME_S:
                 return None
-            if frame.key_frame or t_s is None:
+            if frame.key_frame or t_s is None or self._is_recovered(frame):
                 return frame
         return None
+
+    def _is_recovered(self, frame: av.VideoFrame) -> bool:
+        """True for H.264 that is refreshed bit by bit: its index leads to where that begins."""
+        indexed = not self._enterable and len(self._stream.index_entries) > 0
+        return indexed and self._stream.codec_context.name == "h264" and not frame.is_corrupt
 
     def _timestamp(self, seconds: float) -> int:
         return int((seconds + (self._start_s or 0.0)) / float(self._base or 1))
@@ -166,7 +223,7 @@ class Decoder:
         return float(timestamp * (self._base or 1)) - (self._start_s or 0.0)
 
     def _packets(self) -> Iterator[Any]:
-        packets, last = self._container.demux(self._stream), None
+        packets, last, place = self._container.demux(self._stream), None, 0
         while True:
             try:
                 packet = next(packets, None)
@@ -174,13 +231,17 @@ class Decoder:
                 self.broke_off = True
                 self.frames_corrupt += 1
                 return
+            except IndexError:  # PyAV, at the end, where a stream came that was not there at first
+                return
             if packet is None:
                 return
             if packet.dts is not None and packet.pts is not None:
                 if last is not None and self._is_leap(packet.dts + self._shift - last):
+                    if packet.pos is not None and packet.pos < place:
+                        continue  # the end of what went on under another number, let go of with the last
                     self._shift = last + (packet.duration or 1) - packet.dts
                 packet.dts, packet.pts = packet.dts + self._shift, packet.pts + self._shift
-                last = packet.dts
+                last, place = packet.dts, packet.pos or place
             yield packet
 
     def _is_leap(self, ticks: int) -> bool:
@@ -191,7 +252,7 @@ class Decoder:
         for packet, until in _with_end_of_show(self._packets()):
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(Reason.ENCRYPTED, "the video is encrypted, and its key is not here")
-            wanted = until is None or self._is_wanted(packet.pts, until)
+            wanted = until is None or self._in_order or self._is_wanted(packet.pts, until)
             if wanted or not self._alone:
                 self._stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
                 yield from self._frames_of(packet)
@@ -204,6 +265,8 @@ class Decoder:
         except av.error.MemoryError as error:
             raise VideoError(Reason.DECODE_MEMORY, "decoding needs more memory than allowed") from error
         except av.error.FFmpegError:
+            context = self._stream.codec_context
+            refuse_large(context.width, context.height, self._limits)  # it was, where they grow in midstream
             self.frames_corrupt += 1
             self._ruined |= packet is not None and packet.is_keyframe
             return

@@ -6,6 +6,7 @@ DeepfakeScanError          message says what happened and to what; hint says wha
 ├── WeightsError           weights missing, damaged or not made for this release       exit 2
 ├── StorageError           the table or the input store cannot be used                 exit 4
 ├── ClusterError           the plan cannot be scheduled on this cluster                exit 4
+├── SandboxError           the kernel gives less than was required                     exit 4
 ├── TableHeldError         another scan holds the table                                exit 5
 └── VideoError             one video cannot be scored: becomes that video's row, never stops a job
 """
@@ -55,6 +56,12 @@ class StorageError(DeepfakeScanError):
 
 class ClusterError(DeepfakeScanError):
     """Ray cannot be reached, or the plan does not fit on the cluster."""
+
+    exit_code = 4
+
+
+class SandboxError(DeepfakeScanError):
+    """Videos are not decoded here: the kernel holds the decoding process in by less than was required."""
 
     exit_code = 4
 

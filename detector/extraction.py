@@ -104,7 +104,7 @@ def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | N
 def _is_shorter_than_told(video: Video) -> bool:
     """Whether an undamaged video ends before its container does, as where the sound is longer."""
     trusted = video.whole or video.info.duration_s is None
-    return bool(video.times_missed and trusted and not video.frames_corrupt)
+    return bool(video.times_missed and trusted and not (video.frames_corrupt or video.lacks_pictures))
 
 
 @dataclass(slots=True)
@@ -116,6 +116,7 @@ class _Pass:
     reasons: list[TrackReason | None] = field(default_factory=list)
     clips: list[_Clip] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
+    sizes: list[list[tuple[int, int]]] = field(default_factory=list)
     embeddings: dict[int, Embedding] = field(default_factory=dict)
 
     @property
@@ -143,6 +144,7 @@ def _pass(
         made.tracks += here
         made.reasons += why
         made.times.append([frame.t_s for frame in frames])
+        made.sizes.append([(picture.width, picture.height) for picture in pictures])
         del frames, pictures
         gc.collect()  # PyAV's frames and planes hold each other, and ten frames of 4K are 120 MB
     return made
@@ -191,8 +193,7 @@ def _stack(clips: Sequence[_Clip], options: ExtractOptions) -> Clips:
 
 
 def _facts(video: Video, passed: _Pass) -> Facts:
-    width, height = video.info.width, video.info.height
-    tracks, reasons, times = passed.tracks, passed.reasons, passed.times
+    tracks, reasons, times, sizes = passed.tracks, passed.reasons, passed.times, passed.sizes
     clip = iter(range(len(tracks)))
     listed = tuple(
         Track(
@@ -204,7 +205,8 @@ def _facts(video: Video, passed: _Pass) -> Facts:
             face_px=track.face_px,
             quality=track.quality,
             boxes=tuple(
-                _fraction(times[track.window][p], track.boxes[p], width, height) for p in sorted(track.boxes)
+                _fraction(times[track.window][p], track.boxes[p], *sizes[track.window][p])
+                for p in sorted(track.boxes)
             ),
             clip=next(clip) if reason is None else None,
             reason=reason,
@@ -224,9 +226,10 @@ def _facts(video: Video, passed: _Pass) -> Facts:
 
 def _complete(video: Video) -> bool | None:
     """False where a part is missing or damaged; None where neither the container nor the frames tell."""
-    if video.whole is False or video.frames_corrupt or video.times_invalid:
+    if video.whole is False or video.frames_corrupt or video.times_invalid or video.lacks_pictures:
         return False
-    if video.ended_early:  # a whole file whose header tells of more time than there are pictures
+    # A whole file whose header tells of more time than there are pictures.
+    if video.ended_early or video.shorter_than_told:
         return None if video.whole else False
     return video.whole
 
@@ -249,7 +252,9 @@ def _refuse_remnant(video: Video, passed: _Pass) -> None:
 
 def _warnings(video: Video, reasons: Sequence[TrackReason | None]) -> tuple[Warn, ...]:
     held = {
-        Warn.TRUNCATED: video.whole is False or (video.ended_early and video.whole is None),
+        Warn.TRUNCATED: video.whole is False
+        or video.lacks_pictures
+        or (video.ended_early and video.whole is None),
         Warn.DAMAGED_FRAMES: video.frames_corrupt > 0,
         Warn.RESOLUTION_CHANGED: video.size_changed,
         Warn.TIMESTAMPS_INVALID: video.times_invalid,

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from detector.colour import Encoding, Samples, guess_matrix, to_srgb
 
 _FULL_RANGE = 2
+# Matrix coefficients that FFmpeg converts from; at others it gives up.
+_BY_FFMPEG, _UNTOLD = (0, 1, 2, 4, 5, 6, 7, 9), 2
 _SANE_ASPECT = (Fraction(1, 8), Fraction(8))
 
 
@@ -32,8 +34,8 @@ class Orientation:
     mirrored: bool
 
     @classmethod
-    def of(cls, frame: av.VideoFrame) -> Orientation:
-        """From the display matrix (ISO/IEC 14496-12, 8.3.2) of a frame; upright where there is none."""
+    def of(cls, frame: av.VideoFrame) -> Orientation | None:
+        """From the display matrix (ISO/IEC 14496-12, 8.3.2) that a frame carries; None without one."""
         carried: Any = frame.side_data
         for data in carried.keys():  # noqa: SIM118  # no mapping, whatever it is called
             if data.type.name == "DISPLAYMATRIX":
@@ -44,18 +46,21 @@ class Orientation:
                 if mirrored:
                     a, b = -a, -b
                 return cls(round(-math.atan2(b, a) / (math.pi / 2)) % 4, mirrored)
-        return cls(0, mirrored=False)
+        return None
 
     def apply(self, picture: Samples) -> Samples:
         """Turn `[H, W, ...]`; a view."""
         return np.rot90(picture[:, ::-1] if self.mirrored else picture, self.turns)
 
 
-def shown_size(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
+UPRIGHT = Orientation(0, mirrored=False)
+
+
+def shown_size(frame: av.VideoFrame, aspect: Fraction | None, orientation: Orientation) -> tuple[int, int]:
     """Width and height in px at which a player shows a frame whose pixels have this aspect ratio."""
     sane = aspect and _SANE_ASPECT[0] <= aspect <= _SANE_ASPECT[1]
     width, height = max(1, round(frame.width * (aspect if aspect and sane else 1))), frame.height
-    return (height, width) if Orientation.of(frame).turns % 2 else (width, height)
+    return (height, width) if orientation.turns % 2 else (width, height)
 
 
 class Picture:
@@ -64,15 +69,15 @@ class Picture:
     Args:
         frame: as it was decoded.
         width, height: px as displayed. A frame of another size is brought to this one.
+        orientation: what is done to it.
     """
 
-    def __init__(self, frame: av.VideoFrame, width: int, height: int) -> None:
+    def __init__(
+        self, frame: av.VideoFrame, width: int, height: int, orientation: Orientation = UPRIGHT
+    ) -> None:
         self.width, self.height = width, height
         self._frame = frame
-
-    @cached_property
-    def _orientation(self) -> Orientation:
-        return Orientation.of(self._frame)
+        self._orientation = orientation
 
     @cached_property
     def _encoding(self) -> Encoding | None:
@@ -110,12 +115,15 @@ class Picture:
     def _planes(self) -> Sequence[Samples]:
         """Views of luma and chroma, of one field where frames are interlaced; or RGB in one."""
         frame = self._frame
-        if self._encoding is None:
+        encoding = self._encoding
+        if frame.colorspace not in _BY_FFMPEG:
+            frame.colorspace = _UNTOLD
+        if encoding is None:
             return (np.asarray(frame.to_ndarray(format="rgb24"), np.uint8),)
         if len(frame.planes) < 3:
             frame = frame.reformat(format="yuv444p")
         step = 2 if frame.interlaced_frame else 1
-        return [_view(plane, self._encoding.bits)[::step] for plane in list(frame.planes)[:3]]
+        return [_view(plane, encoding.bits)[::step] for plane in list(frame.planes)[:3]]
 
     def _converted(self, planes: Sequence[Samples]) -> NDArray[np.uint8]:
         """Planes of one size -> `[H, W, 3] uint8 RGB`."""

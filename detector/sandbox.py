@@ -30,7 +30,7 @@ import numpy as np
 from msgspec import Meta
 
 from detector.confinement import TEST_LACKING, Isolation
-from detector.errors import DeepfakeScanError
+from detector.errors import DeepfakeScanError, SandboxError
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
 
 # Layout of the buffer: 8 bytes length, 8 of the duration as soon as it is known, JSON of an Envelope, and
@@ -127,7 +127,15 @@ class Sandbox:
         Returns:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
             anything that a video can do.
+
+        Raises:
+            SandboxError: `options.limits.require_walls`, and a wall is missing or does not hold.
         """
+        if options.limits.require_walls and not self.isolation.complete:
+            raise SandboxError(
+                f"decoding here is held in by {self.isolation.in_words()}",
+                hint="Landlock needs Linux 5.13, seccomp libseccomp2; or leave out require_sandbox.",
+            )
         cpu_s, peak, died, self._closed = 0.0, 0, False, False
         for _ in range(_TRIES):
             extraction, died = self._try(file, options)

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import av
-import av.subtitles.codeccontext  # which PyAV imports when a file has subtitles, and a child cannot
-import av.subtitles.stream
 import msgspec
 import numpy as np
 

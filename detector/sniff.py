@@ -6,9 +6,9 @@ from typing import IO
 
 import av.error
 
+from detector.boxes import BOXES, top_boxes
 from detector.errors import VideoError
 from detector.types import Limits, Reason
-from detector.whole import BOXES, top_boxes
 
 _OTHERS = (
     (b"PK\x03\x04", "a ZIP archive or an office document"),

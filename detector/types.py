@@ -161,7 +161,8 @@ class CropSpec:
 class Limits:
     """What one video may cost; beyond a limit it fails with a reason, never as clean.
 
-    `wall_s` is the most; `wall_limit_s` says what a short video has.
+    `wall_s` is the most; `wall_limit_s` says what a short video has. With `require_walls` nothing is decoded
+    where the kernel gives less than `Isolation.complete`.
     """
 
     wall_s: float = 300.0
@@ -170,6 +171,7 @@ class Limits:
     max_pixels: int = 9_437_184
     max_streams: int = 32
     max_clip_bytes: int = 64 << 20
+    require_walls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

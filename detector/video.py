@@ -13,12 +13,14 @@ from typing import IO, Self
 
 import av
 
-from detector.container import open_container, video_stream
+from detector.container import is_hidden_by_edit_list, open_container, refuse_told_large, video_stream
 from detector.decoder import ENTERABLE, Decoder
 from detector.errors import VideoError
-from detector.picture import Orientation, Picture, shown_size
+from detector.extent import MP4, is_followed, is_hollow, last_s
+from detector.picture import UPRIGHT, Orientation, Picture, shown_size
+from detector.transport import is_scrambled
 from detector.types import Limits, Reason, Sampling, VideoInfo, Window
-from detector.whole import is_whole
+from detector.whole import walked
 
 _JUMP_WITHOUT_INDEX_S = 5.0
 _BEFORE_TARGET_S = 0.5
@@ -26,6 +28,12 @@ _END_TOLERANCE_S = 0.25
 _LONGEST_S = 1e6
 # Share of frames whose times do not rise, and factor between two rates of one stream, that are still sane.
 _TOLERATED_UNORDERED, _OFF_RATE = 0.1, 10
+# What FFmpeg guesses from a few pictures at the end of a long file is no rate.
+_HIGHEST_RATE = 1000
+# A container tells too short a time where pictures come so much later: by factor, and in seconds.
+_LONGER, _LONGER_S = 1.05, 0.5
+# Frames of another shape than the first are not brought to its size, which would squeeze faces.
+_SAME_SHAPE = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +50,43 @@ class Video:
 
     Attributes:
         info: facts of container and stream.
-        whole: whether the file ends where its container says; None where it does not say.
+        whole: whether all is there and read that the container tells of; None where it does not say.
         times_missed: planned times behind the end of the stream.
         end_s: when the last frame ends, once the end of the stream was reached before a planned time.
+        shorter_than_told: True once the stream ended before what the container says of this very stream.
         size_changed: True once a frame of another size came.
     """
 
     def __init__(self, file: IO[bytes], limits: Limits) -> None:
         self.times_missed = 0
         self.end_s: float | None = None
+        self.shorter_than_told = False
         self.size_changed = False
         self._unordered = 0
-        self.whole = is_whole(file)
+        self._last_s = self._seen_s = -1.0  # time of the last frame, and up to where frames come once more
+        self._found_s = 0.0  # when the last packet comes, where that is known
+        self._orientation = UPRIGHT
+        self._limits = limits
+        self._file, self._walk = file, walked(file)
+        self.whole = self._walk.whole
         self._container = open_container(file, limits)
         try:
             self._stream = video_stream(self._container, limits)
             self._decoder = Decoder(self._container, self._stream, limits)
             first = self._decoder.peek()
             if first is None:
+                if not self._stream.codec_context.width:
+                    refuse_told_large(file, limits)
                 raise self._without_frames()
             self._size = first.width, first.height
+            self._orient(first)
+            self._aspect = self._stream.sample_aspect_ratio
+            self._first_aspect = self._stream.codec_context.sample_aspect_ratio
+            if is_hollow(file, self._container, self._stream):
+                self.whole = False
             self.info = self._probe(first)
+            if is_followed(file, self._container, self._decoder):
+                self.whole = False
         except VideoError:
             self._container.close()
             raise
@@ -89,7 +113,7 @@ class Video:
         if self._unordered > _TOLERATED_UNORDERED * self.frames_decoded:
             return True
         stream, seconds = self._stream, self.info.duration_s
-        if not (stream.frames > 1 and stream.average_rate and seconds):
+        if not (stream.frames > 1 and stream.average_rate and seconds) or seconds == self._found_s:
             return False
         return not 1 / _OFF_RATE < stream.frames / seconds / stream.average_rate < _OFF_RATE
 
@@ -97,6 +121,11 @@ class Video:
     def ended_early(self) -> bool:
         """True once the stream ended, by an error or by itself, before the planned times."""
         return self._decoder.broke_off or self.times_missed > 0
+
+    @property
+    def lacks_pictures(self) -> bool:
+        """True once the stream ended although packets with pictures lie behind that."""
+        return self.end_s is not None and self._found_s > _LONGER * self.end_s + _LONGER_S
 
     def sample(self, windows: list[Window], *, consecutive: bool = False) -> Iterator[list[SampledFrame]]:
         """Yield, for each window in order, its frames: of each planned time the frame then on screen.
@@ -128,30 +157,38 @@ class Video:
             yield taken
 
     def again(self) -> None:
-        """Start from the beginning, for another plan."""
+        """Start from the beginning, for another plan: the stream is not as long as was said."""
+        still = self.frames_decoded == 1  # which is meant to stand all the time
+        self._last_s = self._seen_s = -1.0
+        self.shorter_than_told = self._own_duration_s() is not None and not still
         self.times_missed = 0
         self._decoder.restart()
 
     def _without_frames(self) -> VideoError:
         if self._stream.metadata.get("enc_key_id"):
             return VideoError(Reason.ENCRYPTED, "the video is encrypted, and its key is not here")
+        mpegts = self._container.format.name == "mpegts"
+        if mpegts and is_scrambled(self._file, self._stream.id):
+            return VideoError(Reason.ENCRYPTED, "the broadcast is scrambled, and its key is not here")
         if self.whole is False:
             return VideoError(Reason.INCOMPLETE, "the file is cut short before its first picture")
         if self._decoder.frames_corrupt:
             return VideoError(Reason.CORRUPT, "not one of its pictures can be decoded")
+        if self._container.format.name == MP4 and is_hidden_by_edit_list(self._file, self._limits):
+            return VideoError(Reason.NO_FRAMES, "the edit list of the file hides every picture")
         return VideoError(Reason.NO_FRAMES, "the file opens, but not one picture comes out")
 
     def _probe(self, first: av.VideoFrame) -> VideoInfo:
-        width, height = shown_size(first, self._stream.sample_aspect_ratio)
+        width, height = shown_size(first, self._aspect, self._orientation)
         rate = self._stream.average_rate
         return VideoInfo(
             duration_s=self._duration(),
             width=width,
             height=height,
-            fps=float(rate) if rate else None,
+            fps=float(rate) if rate and rate <= _HIGHEST_RATE else None,
             codec=self._stream.codec_context.name,
             container=self._container.format.name,
-            rotation=Orientation.of(first).turns * 90,
+            rotation=self._orientation.turns * 90,
         )
 
     def _duration(self) -> float | None:
@@ -161,34 +198,71 @@ class Video:
             or not 0 < (seconds := self._told_duration_s()) < _LONGEST_S
         ):
             seconds = self._decoder.last_packet_s()
+        else:
+            self._found_s = self._find_last()
+            if _LONGER * seconds + _LONGER_S < self._found_s < _LONGEST_S:
+                seconds = self._found_s
         return seconds if 0 < seconds < _LONGEST_S else None
+
+    def _find_last(self) -> float:
+        if self._walk.end_s is not None:
+            self._decoder.seekable = self._walk.seekable
+            return self._walk.end_s - self._decoder.start_s
+        if self.whole is False:
+            return 0.0
+        return last_s(self._file, self._container, self._decoder)
 
     def _told_duration_s(self) -> float:
         """By the stream or the container; 0 where neither tells."""
-        stream, seconds = self._stream, 0.0
-        if stream.duration and stream.time_base:
-            seconds = float(stream.duration * stream.time_base)
-        elif (told := _clock(stream.metadata.get("DURATION", ""))) is not None:
-            seconds = told - self._decoder.start_s
-        elif self._container.duration:
-            seconds = self._container.duration / 1e6 - self._decoder.start_s
+        stream, own_s = self._stream, self._own_duration_s()
+        seconds = self._container_s() or 0.0 if own_s is None else own_s
         if self.whole is False and stream.frames and stream.average_rate:  # AVI: what is gone counts, too
             seconds = max(seconds, float(stream.frames / stream.average_rate))
         return seconds
 
+    def _own_duration_s(self) -> float | None:
+        """What the container says of this stream and no other; None where it says nothing."""
+        stream = self._stream
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base) - self._decoder.late_s
+        told = _clock(stream.metadata.get("DURATION", ""))
+        if told is not None:
+            return told - self._decoder.start_s
+        return self._container_s() if len(self._container.streams) == 1 else None
+
+    def _container_s(self) -> float | None:
+        """What the container says of its longest stream."""
+        told = self._container.duration
+        return told / 1e6 - self._decoder.start_s if told else None
+
     def _timed_frames(self) -> Iterator[SampledFrame]:
         """Frames in order of presentation time."""
-        last = -1.0
         for frame in self._decoder:
             self.size_changed |= (frame.width, frame.height) != self._size
+            self._orient(frame)
             known_s = self._decoder.time_s(frame)
-            t_s = last + 1e-3 if known_s is None else known_s
-            if t_s <= last:
-                self._unordered += 1
+            t_s = self._last_s + 1e-3 if known_s is None else known_s
+            if t_s <= self._last_s:
+                self._unordered += t_s > self._seen_s
                 continue
-            last = t_s
-            picture = Picture(frame, self.info.width, self.info.height)
+            self._last_s = t_s
+            picture = Picture(frame, *self._shown_size(frame), self._orientation)
             yield SampledFrame(t_s, picture, self._shown_s(frame))
+
+    def _orient(self, frame: av.VideoFrame) -> None:
+        """A display matrix in the stream itself holds from where it comes to the next keyframe."""
+        own = Orientation.of(frame)
+        if own is not None or frame.key_frame:
+            self._orientation = own or UPRIGHT
+
+    def _shown_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Width and height, px: those of the first frame, but where a player shows another shape."""
+        coded = self._stream.codec_context.sample_aspect_ratio
+        aspect = self._aspect if coded == self._first_aspect else coded
+        width, height = shown_size(frame, aspect, self._orientation)
+        other = width * self.info.height / (height * self.info.width)
+        same = 1 / _SAME_SHAPE < other < _SAME_SHAPE
+        return (self.info.width, self.info.height) if same else (width, height)
 
     def _jump(self, target_s: float, current: SampledFrame | None) -> None:
         """Seek to the last keyframe before the target, if one lies between here and there."""
@@ -202,6 +276,7 @@ class Video:
         else:
             pays = key_s > here + _BEFORE_TARGET_S
         if pays:
+            self._seen_s = self._last_s
             self._decoder.jump(target_s, _BEFORE_TARGET_S)
 
     def _shown_s(self, frame: av.VideoFrame) -> float:

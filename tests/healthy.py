@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 
 from tests.film import Frame, Size, moving_face, no_face
@@ -96,6 +97,42 @@ def _with_sound(seconds: float) -> Writer:
     return write
 
 
+def _sound_first(path: Path) -> None:
+    """Sound for 13 s; the picture comes after 8 s of it, and the face after 2 s of that."""
+    with TemporaryDirectory() as folder:
+        film = [*no_face(50, SIZE), *face(75)]
+        video = write_video(Path(folder, "video.mp4"), film, pts=times(8, len(film)))
+        join(path, [video, write_audio(Path(folder, "sound.m4a"), 13)])
+
+
+def _told(**tags: str) -> Writer:
+    """A writer of the face whose H.264 says of itself what FFmpeg's filter `h264_metadata` puts there."""
+
+    def write(path: Path) -> None:
+        with TemporaryDirectory() as folder:
+            plain = write_video(Path(folder, f"a{path.suffix}"), face())
+            with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+                copy = out.add_stream_from_template(source.streams[0])
+                words = ":".join(f"{name}={value}" for name, value in tags.items())
+                filtered = BitStreamFilterContext(f"h264_metadata={words}", source.streams[0], copy)
+                for packet in [*source.demux(source.streams[0]), None]:
+                    for made in filtered.filter(packet if packet is None or packet.size else None):
+                        made.stream = copy
+                        out.mux(made)
+
+    return write
+
+
+def _with_junk(junk: bytes) -> Writer:
+    """A writer of the face with some bytes behind it that are no part of the file."""
+
+    def write(path: Path) -> None:
+        write_video(path, face())
+        path.write_bytes(path.read_bytes() + junk)
+
+    return write
+
+
 def _nobody_first(size: Size, frames: int = 30, mark: Disposition = _NO_MARK) -> Writer:
     """Two videos: the first shows nobody and has the `mark`, the second is the default and shows the face."""
 
@@ -168,6 +205,9 @@ HEALTHY: dict[str, Writer] = {
     "wide-pixels.mp4": one_face(sar=(2, 1)),
     "narrow-pixels.mkv": one_face(sar=(2, 3)),
     "size-changes.ts": one_after_the_other(face(), face(size=(480, 360)), 1.2),
+    "ycgco.mp4": _told(matrix_coefficients="8"),
+    "ictcp-of-8-bit.mp4": _told(matrix_coefficients="14"),
+    "turned-by-the-stream.ts": _told(rotate="180", display_orientation="insert"),
     # times
     "uneven-times.mp4": one_face(pts=[0.0, *accumulate(0.02 + 0.01 * (i % 8) for i in range(29))]),
     "uneven-times.mkv": one_face(pts=[0.0, *accumulate(0.02 + 0.01 * (i % 8) for i in range(29))]),
@@ -182,16 +222,26 @@ HEALTHY: dict[str, Writer] = {
     "two-recordings-in-one.ts": one_after_the_other(face(), face(), 0),
     "nobody-then-a-second-recording.ts": one_after_the_other(no_face(30, SIZE), face(), 0),
     "a-recording-then-one-hours-later.ts": one_after_the_other(face(), no_face(30, SIZE), 7200),
+    "out-of-order.avi": one_face(options={"bf": "3"}),
+    "refreshed-bit-by-bit.mp4": lambda path: write_video(
+        path, face(300), options={"x264-params": "intra-refresh=1:keyint=50:bframes=0"}
+    ),
     "live.webm": one_face("libvpx", VPX | {"live": "1"}),
     # streams
     "with-sound.mp4": _with_sound(1.2),
     "sound-goes-on.mp4": _with_sound(12),
     "sound-goes-on.mkv": _with_sound(12),
     "sound-goes-on.flv": _with_sound(12),
+    "sound-first.mkv": _sound_first,
+    "sound-first.ts": _sound_first,
     "cover-and-video.mp4": _nobody_first((400, 400), 1, Disposition.attached_pic),
     "a-picture-then-the-default.mkv": _nobody_first((400, 400), 1),
     "nobody-first-then-the-default.mkv": _nobody_first(SIZE),
     "nobody-first-then-a-larger.mp4": _nobody_first((160, 120)),
     "an-mp4-inside.avi": misnamed(".mp4"),
+    # bytes that some program left behind the end
+    "line-break-behind.mp4": _with_junk(b"\r\n"),
+    "boundary-behind.mp4": _with_junk(b"--boundary123456789--\r\n"),
+    "id3-tag-behind.mp4": _with_junk(b"TAG" + b"title".ljust(125, b"\0")),
 }
 """name -> what writes it."""

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from detector.types import Facts, Status
 from tests.broken import BROKEN
 from tests.healthy import HEALTHY, Writer
+from tests.lies import LIES
 
 __all__ = ["CATALOGUE", "HEALTHY", "Answer", "answer", "expectations"]
 
-CATALOGUE: dict[str, Writer] = HEALTHY | BROKEN
+CATALOGUE: dict[str, Writer] = HEALTHY | BROKEN | LIES
 TABLE = Path(__file__).with_name("expectations.csv")
 
 

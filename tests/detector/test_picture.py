@@ -44,6 +44,29 @@ def test_every_format_shows_the_same_picture(form: str, side: tuple[int, int]) -
     assert off < 4, f"{form} {side}: {off:.1f} grey levels off"
 
 
+def test_luma_with_green_and_orange_chroma_shows_the_same_picture() -> None:
+    """YCgCo, as some screen recorders write it."""
+    red, green, blue = (portrait()[:400, :480, i].astype(float) for i in range(3))
+    luma = red / 4 + green / 2 + blue / 4
+    chromas = (green - luma + 128, (red - blue) / 2 + 128)
+    planes = np.clip(np.rint(np.stack([luma, *chromas])), 0, 255).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+    frame.colorspace, frame.color_range = 8, 2
+
+    off = difference(Picture(frame, 480, 400).whole(), portrait()[:400, :480])
+    assert off < 2, f"{off:.1f} grey levels off"
+
+
+@pytest.mark.parametrize("matrix", range(18))
+@pytest.mark.parametrize("form", ["yuv420p", "gray", "nv12", "gbrp"])
+def test_a_matrix_that_nobody_knows_is_no_failure(matrix: int, form: str) -> None:
+    frame = av.VideoFrame.from_ndarray(portrait()[:120, :160], format="rgb24").reformat(format=form)
+    frame.colorspace = matrix
+
+    off = difference(Picture(frame, 160, 120).whole(), portrait()[:120, :160])
+    assert matrix == 8 or form == "gray" or off < 30, f"matrix {matrix} of {form}: {off:.1f} grey levels off"
+
+
 @given(
     form=st.sampled_from(FORMATS),
     corner=st.tuples(st.integers(0, 150), st.integers(0, 110)),

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from detector.errors import VideoError
 from detector.types import Limits, Reason, Sampling, Window
 from detector.video import SampledFrame, Video, plan_windows
+from tests.healthy import HEALTHY, face
 from tests.media import Frame, cut_off, moving_face, portrait, write_audio, write_video
 
 SMALL = (96, 64)
@@ -276,19 +278,85 @@ def test_pixels_are_as_a_player_shows_them(tmp_path: Path, rotation: int, sar: t
     assert difference < 12, f"differs by {difference:.1f} grey levels: turned or squeezed the wrong way"
 
 
+def shapes_of_two(tmp_path: Path, *sizes: tuple[int, int]) -> set[Any]:
+    """Shapes of the pictures of two recordings in one file."""
+    path = tmp_path / "both.ts"
+    one, two = (write_video(tmp_path / f"{i}.ts", numbered(50, size)) for i, size in enumerate(sizes))
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        windows = video.sample([Window(index=0, times_s=tuple(i / 25 for i in range(100)))])
+        shapes = {f.picture.whole().shape for window in windows for f in window}
+        assert video.size_changed
+        return shapes
+
+
 def test_a_change_of_size_is_seen_and_brought_to_the_first_size(tmp_path: Path) -> None:
     """Two transport streams one after the other, as a broadcaster's recording."""
-    small, large = (write_video(tmp_path / f"{w}.ts", numbered(25, (w, 64))) for w in (96, 160))
+    assert shapes_of_two(tmp_path, (96, 64), (144, 96)) == {(64, 96, 3)}
+
+
+def test_a_picture_of_another_shape_is_not_squeezed_into_the_first_one(tmp_path: Path) -> None:
+    assert shapes_of_two(tmp_path, (96, 64), (160, 64)) == {(64, 96, 3), (64, 160, 3)}
+
+
+def test_a_recording_that_becomes_wide_is_shown_wide(tmp_path: Path) -> None:
+    """As when 4:3 goes over to 16:9: the frames have the same size, but their pixels another shape."""
     path = tmp_path / "both.ts"
-    path.write_bytes(small.read_bytes() + large.read_bytes())
+    narrow = write_video(tmp_path / "a.ts", numbered(50, (96, 72)), codec="mpeg2video")
+    wide = write_video(tmp_path / "b.ts", numbered(50, (128, 72)), codec="mpeg2video", sar=(4, 3))
+    path.write_bytes(narrow.read_bytes() + wide.read_bytes())
 
     with path.open("rb") as file, Video(file, Limits()) as video:
-        shapes = {
-            f.picture.whole().shape
-            for window in video.sample([Window(index=0, times_s=tuple(i / 25 for i in range(50)))])
-            for f in window
-        }
-        assert shapes == {(64, 96, 3)}
+        windows = video.sample(times(0.2, 0.5, 2.5, 3))
+        assert [(f.picture.width, f.picture.height) for f in next(windows)] == [(96, 72)] * 2 + [
+            (128, 72)
+        ] * 2
+        assert not video.size_changed
+
+
+def test_a_turn_that_only_the_first_frame_tells_of_holds_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    HEALTHY["turned-by-the-stream.ts"](path)
+
+    upside_down = np.rot90(face()[25], 2)
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        assert video.info.rotation == 180
+        [[first, late]] = video.sample(times(0, 1))
+        off = np.abs(late.picture.whole().astype(int) - upside_down).mean()
+        assert off < 12, f"the frame at {late.t_s} s is {off:.0f} grey levels off: not turned"
+        assert first.t_s == 0
+
+
+def test_pictures_out_of_order_in_an_avi_come_when_a_player_shows_them(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", numbered(300), options={"bf": "3", "g": "50", "sc_threshold": "0"})
+    windows = plan_windows(12, Sampling(windows=3, frames=5))
+
+    wanted = [[on_screen([i / 25 for i in range(300)], t) for t in w.times_s] for w in windows]
+    assert [[n for _, n in window] for window in sample(path, windows)] == wanted
+
+
+def test_going_back_for_a_keyframe_is_no_disorder(tmp_path: Path) -> None:
+    """One keyframe, at the start: a seek in a transport stream finds none, and reading starts again."""
+    options = {"g": "9999", "keyint_min": "9999", "sc_threshold": "0", "bf": "0"}
+    path = write_video(tmp_path / "a.ts", numbered(600), options=options)
+
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        windows = plan_windows(24, Sampling(windows=3, frames=5))
+        assert [len(frames) for frames in video.sample(windows)] == [5, 5, 5]
+        assert not video.times_invalid
+        assert video.frames_decoded < 2 * 600, f"{video.frames_decoded} of 600 frames decoded"
+
+
+@pytest.mark.parametrize("name", ["sound-first.mkv", "sound-first.ts"])
+def test_time_starts_at_the_first_picture(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    HEALTHY[name](path)
+
+    with path.open("rb") as file, Video(file, Limits()) as video:
+        assert video.info.duration_s == pytest.approx(5, abs=0.1)
+        assert video.info.fps is None or video.info.fps == pytest.approx(25)
+        [frames] = video.sample(times(0, 1, 2))
+        assert [f.t_s for f in frames] == pytest.approx([0, 1, 2], abs=0.001)
 
 
 # --- refused ------------------------------------------------------------------------------------------------
