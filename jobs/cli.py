@@ -74,11 +74,19 @@ def main() -> None:
         print("deepfake-scan: stopped", file=sys.stderr)
         sys.exit(stop.exit_code)
     except DeepfakeScanError as error:
-        print(f"deepfake-scan: {error}", file=sys.stderr)
+        print(f"deepfake-scan: {_shown(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         forget_stdout()
         sys.exit(0)
+
+
+def _shown(error: DeepfakeScanError) -> str:
+    """An error for a terminal: nothing in it moves the cursor or tells a secret."""
+    from jobs.redact import redacted
+    from jobs.schema import printable_lines
+
+    return printable_lines(redacted(str(error)))
 
 
 @app.command()
@@ -108,6 +116,9 @@ def scan(
     ] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Also on other machines that ask for no token.")
+    ] = False,
+    require_sandbox: Annotated[
+        bool, typer.Option("--require-sandbox", help="Not on nodes whose kernel lacks a wall.")
     ] = False,
     max_failed: Annotated[str | None, typer.Option(help="Exit 0 up to this share failed: 5%.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")] = False,
@@ -141,6 +152,7 @@ def scan(
         wait=wait,
         take_over=take_over,
         insecure=insecure,
+        require_sandbox=require_sandbox,
         max_failed=max_failed,
     )
     from jobs.scan import run
@@ -178,7 +190,8 @@ def submit(
     with the exit code of the scan. Ctrl-C leaves the job running.
     """
     from jobs.follow import follow
-    from jobs.schema import printable
+    from jobs.redact import redacted
+    from jobs.schema import printable, printable_lines
     from jobs.submit import submit as hand_over
 
     words = [*(["--insecure"] if insecure else []), *context.args]
@@ -190,7 +203,7 @@ def submit(
         settings = scan_settings(**{name: value for name, value in given.items() if name not in _NO_SETTINGS})
 
     def say(line: str) -> None:
-        print(f"submit: {line}", file=sys.stderr, flush=True)
+        print(f"submit: {printable_lines(redacted(line))}", file=sys.stderr, flush=True)
 
     files = given["config"] or ()
     job = hand_over(words, settings, files, address=address, folder=working_dir, say=say)
@@ -225,11 +238,12 @@ def explain(
     """
     settings = load_scan(config, sets, profile=profile, weights=weights).settings
     from jobs import explain as one
+    from jobs.schema import printable
 
     found, sheets = one.explain(video, settings, crops=crops, sandboxed=not no_sandbox)
     print(one.as_json(found) if as_json else one.in_words(found))
     for sheet in sheets:
-        print(f"crops: {sheet}", file=sys.stderr)
+        print(f"crops: {printable(str(sheet))}", file=sys.stderr)
     raise typer.Exit(3 if found["status"] == "failed" else 0)
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from detector.errors import SettingsError
 from detector.types import PIPELINE_VERSION, DetectorName, ExtractOptions, Limits, Sampling
 from jobs.config_load import Loaded, load_as
+from jobs.redact import server_of
 from jobs.units import (
     format_duration,
     format_percent,
@@ -60,6 +61,7 @@ Text = Annotated[str, Field(min_length=1)]
 Duration = Annotated[float, BeforeValidator(_every), _written(format_duration)]
 Percent = Annotated[float, BeforeValidator(parse_percent), _written(format_percent)]
 Size = Annotated[int, BeforeValidator(parse_size), _written(format_size)]
+Webhook = Annotated[Text, _written(server_of)]
 
 
 class ScanSettings(BaseModel):
@@ -206,10 +208,10 @@ class ScanSettings(BaseModel):
         description="What an hour of all machines costs, in your currency: --dry-run then says what the scan "
         "will cost. null: it does not.",
     )
-    notify: list[Text] = Field(
+    notify: list[Webhook] = Field(
         default=[],
         description="URLs that are told how the scan ended, by a webhook signed as standardwebhooks.com has "
-        "it with the secret in the variable DEEPFAKE_WEBHOOK_SECRET.",
+        "it with the secret in the variable DEEPFAKE_WEBHOOK_SECRET. Only their servers are shown and kept.",
     )
     metrics_file: Text | None = Field(
         default=None,
@@ -228,6 +230,11 @@ class ScanSettings(BaseModel):
     video_memory_mib: Annotated[int, Number, Field(ge=256, le=65_536)] = Field(
         default=1024,
         description="MiB that decoding one video may take, 256 to 65536; beyond, it is decode_memory.",
+    )
+    require_sandbox: bool = Field(
+        default=False,
+        description="Refuse to decode on a node whose kernel gives less than both walls around the decoding "
+        "process, seccomp and Landlock. false: use what there is, and say what is missing.",
     )
     max_bytes: Size = Field(
         default=5_000_000_000,
@@ -258,6 +265,7 @@ class ScanSettings(BaseModel):
                 wall_s=self.video_time_limit_s,
                 cpu_s=max(1, round(self.video_time_limit_s * _CPU_SHARE)),
                 memory_bytes=self.video_memory_mib << 20,
+                require_walls=self.require_sandbox,
             ),
         )
 

@@ -20,7 +20,7 @@ def mistakes(source: Source, error: ValidationError | None, keys: Collection[str
     """Everything that is wrong with a source, in the order of its lines. `keys`: those that exist."""
     found = list(source.mistakes)
     for details in error.errors(include_url=False) if error else ():
-        path = tuple(details["loc"])
+        path = tuple(details["loc"]) or (details["input"],)  # of a key that is no Unicode it names no place
         found.append(Mistake(source.line(*path), _sentence(source, path, details, keys)))
     return [mistake.text for mistake in sorted(found, key=lambda mistake: mistake.line)]
 
@@ -97,6 +97,7 @@ _WORDS: dict[str, Callable[[Any, ErrorDetails], str]] = {
     "list_type": _must_be("a list"),
     "literal_error": _choice,
     "string_too_short": lambda *_: "must not be empty",
+    "string_unicode": _must_be("text in UTF-8 (of a file's name, file:// and percent-encoded)"),
     "string_type": _text,
     "value_error": _own,
 }

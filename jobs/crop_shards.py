@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from detector.errors import InputError, SettingsError
+from detector.errors import InputError, SettingsError, StorageError
 from detector.training.degrade import jpeg_bytes
 from detector.types import CropSpec, ExtractOptions, Facts, Limits, Reason, Sampling
 from detector.weights import Input
@@ -120,12 +120,16 @@ def extracted(
 
     Raises:
         ClusterError: Ray cannot be reached.
+        StorageError: the videos cannot be read any more.
     """
     left = {row["uri"]: row["version"] for row in plan.to_pylist()}
     with open_extractor(settings, options) as extractor:
         for start in range(0, len(plan), _WAVE):
             for batch in extractor.extracted(plan.slice(start, _WAVE)):
-                yield from (row for row in batch.to_pylist() if left.pop(row["uri"], None) is not None)
+                rows = batch.to_pylist()
+                if stops := [row["stop"] for row in rows if row["stop"] is not None]:
+                    raise StorageError(stops[0])
+                yield from (row for row in rows if left.pop(row["uri"], None) is not None)
     for uri, version in left.items():
         yield VideoCrops(uri, version, Reason.LOST, "its worker died; it is tried again by the next run")
 

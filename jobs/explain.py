@@ -113,9 +113,10 @@ def in_words(found: dict[str, Any]) -> str:
     """The row for a person to read."""
     lines = [printable(found["uri"])]
     if found["status"] == "failed":
-        return "\n".join([*lines, f"  failed: {found['reason']}: {found['message']}"])
+        return "\n".join([*lines, f"  failed: {found['reason']}: {printable(found['message'])}"])
+    kind = printable(f"{found['codec']} in {found['container'].split(',')[0]}")
     lines.append(
-        f"  {found['codec']} in {found['container'].split(',')[0]}, {found['width']} x {found['height']}, "
+        f"  {kind}, {found['width']} x {found['height']}, "
         f"{_seconds(found['duration_s'])}; {_counted(found['windows_planned'], 'window')} looked at, "
         f"{_counted(found['frames_decoded'], 'frame')} decoded"
     )

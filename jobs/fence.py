@@ -9,6 +9,8 @@ only, the log tells whether it landed.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import uuid
 from typing import Any, Literal, NamedTuple
@@ -84,9 +86,12 @@ class FencedTable:
             StorageError: the store failed, and nothing of this is in the table.
         """
         metadata = holder.metadata() | {"event": event, "commit_id": uuid.uuid4().hex}
-        for _ in range(_TRIES):
-            if self._try(table, metadata):
-                return
+        try:
+            for _ in range(_TRIES):
+                if self._try(table, metadata):
+                    return
+        except (DeltaError, OSError) as error:  # already the snapshot may have to be read
+            raise storage_error(self.path, error) from error
         raise StorageError(
             f"the table {printable(self.path)} is being rewritten by something else",
             hint="Let no other program write to it; what is committed is kept. Run the scan again.",
@@ -160,9 +165,18 @@ def held(holder: Holder) -> TableHeldError:
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+_FULL = re.compile(rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT})\)")
+
+
 def storage_error(path: str, error: Exception) -> StorageError:
     """The error of a store that failed at `path`."""
+    said = printable(" ".join(_COLOUR.sub("", str(error)).split()))
+    if full := _FULL.search(said):
+        return StorageError(
+            f"{printable(path)}: {os.strerror(int(full[1]))}",
+            hint="Make room on that disk. What is committed is kept; the same command does the rest.",
+        )
     return StorageError(
-        f"{printable(path)}: {printable(' '.join(_COLOUR.sub('', str(error)).split()))}",
+        f"{printable(path)}: {said}",
         hint="What is committed is kept. Put the store right and run the same command again.",
     )

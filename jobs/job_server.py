@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 _REQUEST_S = 30.0
 _START_S = 60.0  # of a tunnel that was opened a moment ago
 _PAUSE_S = 1.0
-_AGENT_PAUSE_S = 5.0
+_AGENT_PAUSE_S, _AGENT_S = 5.0, 300.0
 _NO_AGENT = "No available agent"  # Ray's words; nothing was submitted then
 _TAKEN, _REFUSED = 200, (401, 403)
 
@@ -94,12 +94,12 @@ def submitted(address: str, entrypoint: str, working_dir: Path, say: Say) -> str
                     entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
                 )
             except RuntimeError as error:
-                if _NO_AGENT not in str(error) or time.monotonic() - began > _START_S:
+                if _NO_AGENT not in str(error) or time.monotonic() - began > _AGENT_S:
                     raise
             else:
                 return job
             if not told:
-                say(f"{address} has no agent yet that takes jobs; waiting up to {_START_S:.0f} s for one")
+                say(f"{address} has no agent yet that takes jobs; waiting up to {_AGENT_S:.0f} s for one")
                 told = True
             time.sleep(_AGENT_PAUSE_S)
 

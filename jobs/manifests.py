@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 from detector.errors import InputError, StorageError
 from jobs.listed import NOT_FOUND, Listed, Selection, suffix
 from jobs.local import one_local, scheme_of
-from jobs.s3 import Address, error_code, filesystem, head, is_taken, parse
+from jobs.s3 import Address, filesystem, head, is_taken, parse
+from jobs.s3_errors import error_code
 from jobs.schema import printable
 
 _KNOWN = ("uri", "size", "version", "version_id", "modified_at", "storage_class")

@@ -9,6 +9,7 @@ from detector.errors import SettingsError, StorageError, WeightsError
 from detector.weights import WeightsFile, parse, read, resolve
 from jobs import s3
 from jobs.local import scheme_of
+from jobs.s3_errors import error_code
 
 _MAX_BYTES = 1 << 30
 _DIGITS = 64
@@ -58,7 +59,7 @@ def _fetch(uri: str) -> bytes:
         return found["Body"].read()
     except ClientError as error:
         raise WeightsError(
-            f"weights {uri}: the store says {s3.error_code(error)}",
+            f"weights {uri}: the store says {error_code(error)}",
             hint="Check the name, and that s3:GetObject is allowed on it.",
         ) from error
     except BotoCoreError as error:

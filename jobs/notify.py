@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from detector.errors import DeepfakeScanError, SettingsError
 from detector.types import Reason, Status, Verdict
+from jobs.redact import server_of
 from jobs.schema import printable
 from jobs.summary import BUG, FINISHED, INTERRUPTED, SOME_FAILED, Summary
 
@@ -37,7 +38,9 @@ def check(settings: ScanSettings) -> None:
     """
     wrong = [url for url in settings.notify if not url.startswith(("https://", "http://"))]
     if wrong:
-        raise SettingsError(f"notify: {', '.join(map(printable, wrong))} is no http:// or https:// URL")
+        raise SettingsError(
+            f"notify: {', '.join(printable(server_of(url)) for url in wrong)} is no http:// or https:// URL"
+        )
     if settings.notify:
         _signer()
     if settings.metrics_file and not Path(settings.metrics_file).absolute().parent.is_dir():
@@ -58,7 +61,7 @@ def told(settings: ScanSettings, summary: Summary, say: Callable[[str], None]) -
         for url in settings.notify:
             failure = _delivered(url, {"type": "scan.ended", "data": summary.as_json()})
             if failure:
-                say(f"warning: {printable(url)} was not told: {printable(failure)}")
+                say(f"warning: {printable(server_of(url))} was not told: {printable(failure)}")
         if settings.metrics_file:
             try:
                 write_metrics(Path(settings.metrics_file), summary)

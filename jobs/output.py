@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detector.errors import InputError, StorageError
 from jobs.local import scheme_of
-from jobs.s3 import Address, client, error_code, filesystem, head, parse
+from jobs.s3 import Address, client, filesystem, head, parse
+from jobs.s3_errors import error_code
 from jobs.schema import RESULTS, printable
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 # delta-rs reads these in a path as something else, or panics.
 _UNUSABLE = "%[]^|\\"
+# delta-rs gives up after ten tries, which are two seconds, where a store refuses connections.
+_PATIENCE = {
+    "max_retries": "1000",
+    "retry_timeout": "70s",
+    "backoff_config.init_backoff": "500ms",
+    "backoff_config.max_backoff": "5s",
+}
 _KEPT = "What is committed is kept. Put the store right and run the same command again."
 
 
@@ -199,10 +207,10 @@ class S3Output:
     where: Address
 
     @property
-    def storage_options(self) -> dict[str, str] | None:
+    def storage_options(self) -> dict[str, str]:
         """delta-rs reads the AWS variables by itself, but wants to be told that http is meant."""
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return {"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else None
+        return _PATIENCE | ({"AWS_ALLOW_HTTP": "true"} if endpoint.startswith("http://") else {})
 
     def at(self, name: str) -> str:
         """As `Output.at`."""

@@ -10,15 +10,18 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from detector.errors import SettingsError
+from detector.sandbox import Sandbox
 from detector.types import ExtractOptions
 from detector.weights import WeightsFile, manifest
 from jobs import notify
 from jobs.config import ScanSettings, settings_id, settings_words
 from jobs.named_weights import open_weights
+from jobs.runner import IN_PROCESS
 from jobs.schema import ScanContext
 from jobs.stages import Scoring
 from jobs.summary import Summary
 
+_THIS_MACHINE = ("local", IN_PROCESS)  # other nodes find out when they get a video
 _LIBRARIES = ("deepfake-scan", "ray", "torch", "av", "opencv-python-headless", "deltalake", "pyarrow")
 
 
@@ -74,6 +77,8 @@ def prepare(settings: ScanSettings) -> Preparation:
     if settings.output is None:
         raise SettingsError("output: not given", hint="Name a folder for the results.")
     notify.check(settings)
+    if settings.require_sandbox and settings.address in _THIS_MACHINE:
+        _check_sandbox()
     weights = _checked(open_weights(settings.weights))
     options = settings.extract_options(weights.header)
     now = datetime.now(UTC)
@@ -102,6 +107,16 @@ def prepare(settings: ScanSettings) -> Preparation:
         price_per_hour=settings.price_per_hour,
     )
     return Preparation(settings, settings.output, options, scoring, chosen, summary)
+
+
+def _check_sandbox() -> None:
+    with Sandbox() as sandbox:
+        isolation = sandbox.isolation
+    if not isolation.complete:
+        raise SettingsError(
+            f"require_sandbox: this machine decodes behind {isolation.in_words()}",
+            hint="Landlock needs Linux 5.13, seccomp the library libseccomp2.",
+        )
 
 
 def _checked(weights: WeightsFile) -> WeightsFile:

@@ -6,11 +6,14 @@ import sys
 import time
 from collections import Counter
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from detector.types import Status, Verdict
-from jobs.schema import printable
+from jobs.redact import redacted
+from jobs.schema import printable, printable_lines
+from jobs.stages import NodeSandbox
 from jobs.summary import Summary
 
 _TERMINAL_S = 0.5
@@ -31,7 +34,8 @@ class Progress:
         self._named: Counter[str] = Counter()
 
     def say(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write a line of its own, without secrets."""
+        text = printable_lines(redacted(text))
         if not self._quiet:
             print(f"\r\x1b[K{text}" if self._terminal else text, file=sys.stderr, flush=True)
 
@@ -46,6 +50,16 @@ class Progress:
                 self.say(
                     f"failed: {printable(row['uri'])}: {row['reason']}: {printable(row['message'] or '')}"
                 )
+
+    def note_sandboxes(self, sandboxes: pa.ChunkedArray[pa.StringScalar]) -> None:
+        """Tell once of each node what it lacks, and remember for the summary what it has."""
+        for text in pc.unique(sandboxes.drop_null()).to_pylist():
+            found = msgspec.json.decode(text or "", type=NodeSandbox)
+            if found.node in self._summary.sandbox:
+                continue
+            self._summary.sandbox[found.node] = found.isolation.in_words()
+            if not found.isolation.complete:
+                self.say(f"{printable(found.node)} decodes behind {found.isolation.in_words()}")
 
     def update(self) -> None:
         """Show how far it is, if it is time to."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from detector.errors import InputError, StorageError
 from detector.types import Reason
 from jobs import duck
-from jobs.schema import RESULTS, SCANS, printable
+from jobs.schema import RESULTS, SCANS, plain, printable, printable_lines
 from jobs.table import ResultsTable
 
 # More than planning gets: nothing else runs here.
@@ -193,6 +193,7 @@ def diff(
 
 def _condition(connection: duckdb.DuckDBPyConnection, text: str, name: str) -> tuple[str, str | datetime]:
     """Which rows are meant, with the parameter of that name, and its value."""
+    text = plain(text)
     known = connection.execute("SELECT count(*) FROM results WHERE settings_id = ?", [text]).fetchall()[0][0]
     if known:
         return f"settings_id = ${name}", text
@@ -215,6 +216,7 @@ def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
         StorageError: it failed on the way.
     """
     try:
+        text = plain(text)
         statements = duckdb.extract_statements(text)
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             raise InputError(
@@ -234,11 +236,6 @@ def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
         ) from error
     except duckdb.Error as error:
         raise StorageError(printable_lines(str(error))) from error
-
-
-def printable_lines(text: str) -> str:
-    """`printable`, line by line."""
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _table(connection: duckdb.DuckDBPyConnection, text: str, **values: object) -> pa.Table:

@@ -19,7 +19,7 @@ class Runner(Protocol):
     """Runs videos through both stages. Use as a context manager."""
 
     def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
-        """Send rows of a plan through; rows of `schema.RESULTS` come back as they are ready, in any order.
+        """Send rows of a plan through; rows of `stages.SCORED` come back as they are ready, in any order.
 
         Rows can be missing where a worker died, and come twice where one was run again. With `alone` each
         video is scored by itself, so that a worker that dies takes no neighbour along.
@@ -113,7 +113,7 @@ class InProcess:
         self._first.__exit__()
 
     def run(self, plan: pa.Table, *, alone: bool = False) -> Iterator[pa.Table]:
-        """Rows of `schema.RESULTS`, a table per scoring batch."""
+        """Rows of `stages.SCORED`, a table per scoring batch."""
         step = 1 if alone else self._batch
         for start in range(0, len(plan), step):
             yield self._score(pa.concat_tables(self._first.extracted(plan.slice(start, step))))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detector.errors import InputError, StorageError
 from jobs.listed import Listed, Selection, suffix
+from jobs.s3_errors import CREDENTIALS, NOT_US, error_code, is_outage
 from jobs.schema import printable
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ _PAGES_AHEAD = 32
 _Source = Callable[[], Iterator[list[Listed]]]
 _Queue = queue.Queue[list[Listed] | Exception | None]
 _MISSING = frozenset(("404", "NoSuchKey", "NotFound"))
-_NOT_US = frozenset(("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"))
-"""Codes that are about whoever asks, not about what was asked for."""
-_CREDENTIALS = "Check credentials and endpoint: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL."
+_IDLE_S = 30
 
 
 class Address(NamedTuple):
@@ -59,17 +58,20 @@ def parse(uri: str) -> Address:
     return Address(bucket, key)
 
 
-@lru_cache(maxsize=1)
-def client() -> S3Client:
-    """The process's client; it may be used by several threads."""
+@lru_cache(maxsize=2)
+def client(*, bodies: bool = False) -> S3Client:
+    """The process's client; it may be used by several threads. That for bodies tries nothing twice by itself.
+
+    Whoever asks for a body tries all of it again; tries within tries multiply, and so do their waits.
+    """
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5},
+        retries={"mode": "standard", "total_max_attempts": 1 if bodies else 5},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=_IDLE_S if bodies else 60,
         max_pool_connections=2 * _THREADS,
         user_agent_extra="deepfake-scan",
     )
@@ -93,12 +95,6 @@ def filesystem() -> S3FileSystem:
     return s3fs.S3FileSystem(anon=unsigned(), use_listings_cache=False, skip_instance_cache=True)
 
 
-def error_code(error: Exception) -> str:
-    """The store's code of a botocore ClientError, such as `NoSuchKey`; "" for any other exception."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return str(response.get("Error", {}).get("Code", ""))
-
-
 def list_s3(selection: Selection, name: str) -> Iterator[Listed]:
     """The objects behind a key, a prefix (as a folder) or a pattern with `*` or `?`.
 
@@ -112,16 +108,16 @@ def list_s3(selection: Selection, name: str) -> Iterator[Listed]:
     try:
         yield from _listed(selection, where)
     except ClientError as error:
-        if error_code(error) in _NOT_US:
+        if error_code(error) in NOT_US:
             raise StorageError(
-                f"{printable(name)} cannot be listed: {error_code(error)}", hint=_CREDENTIALS
+                f"{printable(name)} cannot be listed: {error_code(error)}", hint=CREDENTIALS
             ) from error
         raise InputError(
             f"{printable(name)} cannot be listed: {error_code(error)}",
             hint="Check the name, the region, and that s3:ListBucket is allowed on the bucket.",
         ) from error
     except BotoCoreError as error:
-        raise StorageError(f"{printable(name)} cannot be listed: {error}", hint=_CREDENTIALS) from error
+        raise StorageError(f"{printable(name)} cannot be listed: {error}", hint=CREDENTIALS) from error
 
 
 def _listed(selection: Selection, where: Address) -> Iterator[Listed]:
@@ -198,6 +194,19 @@ def head(where: Address, version_id: str | None = None) -> Listed | None:
     return Listed(
         str(where), found["ContentLength"], version, modified, found.get("StorageClass"), version_id
     )
+
+
+def is_answering(bucket: str) -> bool:
+    """Whether the store answers a small request, be it with a refusal."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client(bodies=True).head_bucket(Bucket=bucket)
+    except ClientError as error:
+        return not is_outage(error)
+    except (BotoCoreError, OSError):
+        return False
+    return True
 
 
 def of_version(version_id: str | None) -> dict[str, Any]:

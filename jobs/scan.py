@@ -15,7 +15,7 @@ from typing import Literal, TypedDict
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from detector.errors import DeepfakeScanError, SettingsError, TableHeldError
+from detector.errors import DeepfakeScanError, SettingsError, StorageError, TableHeldError
 from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.estimate import estimate
@@ -28,7 +28,7 @@ from jobs.preparation import Preparation, prepare
 from jobs.progress import Progress
 from jobs.runner import Runner, open_runner
 from jobs.schema import failed_row, to_arrow
-from jobs.stages import Extract
+from jobs.stages import Extract, without_stopped
 from jobs.summary import BUG, FINISHED, STORAGE, WORK_LEFT, Summary
 from jobs.table import ResultsTable
 
@@ -123,7 +123,7 @@ def _scan(
             stoppable(),
         ):
             began = time.monotonic()
-            for rows in _until_deadline(runner, plan.rows, job):
+            for rows in _until_deadline(runner, plan.rows, job, progress):
                 summary.workers = runner.workers
                 results.add(rows)
     except Stopped as stop:
@@ -151,16 +151,19 @@ def _end(job: Preparation, table: ResultsTable, results: _Results, progress: Pro
     finally:
         progress.close()
         summary.finish(job.settings.max_failed)
-        table.record_scan("end", job.scan_record())
-        if summary.exit_code in (STORAGE, BUG):
-            summary.write(table.output)
+        if table.answers:
+            table.record_scan("end", job.scan_record())
+            if summary.exit_code in (STORAGE, BUG):
+                summary.write(table.output)
 
 
-def _until_deadline(runner: Runner, plan: pa.Table, job: Preparation) -> Iterator[pa.Table]:
+def _until_deadline(
+    runner: Runner, plan: pa.Table, job: Preparation, progress: Progress
+) -> Iterator[pa.Table]:
     """Results of a plan, wave by wave; what is not there at the deadline is left to the next scan."""
     summary, deadline = job.summary, job.settings.deadline
     for wave in _waves(plan, job):
-        with closing(_each_once(runner, wave, job)) as results:
+        with closing(_each_once(runner, wave, job, progress)) as results:
             for rows in results:
                 yield rows
                 if deadline and summary.seconds > deadline and summary.done < summary.to_do:
@@ -182,17 +185,28 @@ def _ago(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.now(UTC) - timedelta(seconds=seconds)
 
 
-def _each_once(runner: Runner, wave: pa.Table, job: Preparation) -> Generator[pa.Table, None, None]:
-    """Each video of a wave exactly once: what a dying worker took along goes alone, then it is `lost`."""
+def _each_once(
+    runner: Runner, wave: pa.Table, job: Preparation, progress: Progress
+) -> Generator[pa.Table, None, None]:
+    """Each video of a wave exactly once: what a dying worker took along goes alone, then it is `lost`.
+
+    Raises:
+        StorageError: the store is gone, credentials are refused, a disk is full, or a node cannot hold
+            decoding in as it has to.
+    """
     missing = {str(video_id) for video_id in wave["video_id"].to_pylist()}
     for alone in (False, True):
         todo = wave.filter(pc.is_in(wave["video_id"], pa.array(sorted(missing), pa.string())))
-        for rows in runner.run(todo, alone=alone):
+        for scored in runner.run(todo, alone=alone):
+            progress.note_sandboxes(scored["sandbox"])
+            rows, stop = without_stopped(scored)
             new = []
             for video_id in rows["video_id"].to_pylist():
                 new.append(video_id in missing)
                 missing.discard(video_id)
             yield rows.filter(pa.array(new, pa.bool_()))
+            if stop is not None:
+                raise StorageError(stop)
         if not missing:
             return
     lost = [planned for planned in todo.to_pylist() if planned["video_id"] in missing]

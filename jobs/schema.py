@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from detector.types import Facts, Policy, Reason, Status, TrackScore, Verdict, VideoResult
 from jobs.columns import RESULTS, SCANS, SCHEMA_VERSION, document, video_id
+from jobs.redact import redacted
 
 __all__ = [
     "RESULTS",
@@ -28,6 +29,7 @@ __all__ = [
     "failed_row",
     "plain",
     "printable",
+    "printable_lines",
     "row",
     "to_arrow",
     "video_id",
@@ -113,6 +115,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """`printable`, line by line."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def _checked(result: VideoResult) -> VideoResult:
     """`result`, or a failure where its score is none: such a number must never reach the table."""
     numbers = (result.logit, result.p_fake, result.p_fake_max_window)
@@ -157,7 +164,7 @@ def _outcome(result: VideoResult, policy: Policy) -> dict[str, Any]:
     return {
         "status": str(result.status),
         "reason": str(result.facts.failure or Reason.INTERNAL_ERROR) if failed else None,
-        "message": plain(result.facts.message, MESSAGE_CHARS) if failed else None,
+        "message": plain(redacted(result.facts.message), MESSAGE_CHARS) if failed else None,
         "logit": _finite(result.logit),
         "p_fake": _finite(result.p_fake),
         "p_fake_max_window": _finite(result.p_fake_max_window),

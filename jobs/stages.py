@@ -5,13 +5,18 @@ callable that raised would drop its whole block in silence, one that exited woul
 
     Extract   reads   the columns of a plan
               adds    facts (JSON), clips (bytes), clip_size, clip_frames, fetch_s, integrity, content_sha256,
-                    extract_cpu_s
+                    extract_cpu_s, stop, sandbox
     Score     reads   all of these
-              gives   rows of `schema.RESULTS`; the clips end here
+              gives   rows of `schema.RESULTS`, `stop` and `sandbox`; the clips end here
+
+Where the store is gone, credentials are refused or the temporary disk is full, `stop` says so: the scan
+cannot go on, and nothing else in that row counts. The driver takes such rows out (`without_stopped`).
+`sandbox` (JSON) is what holds decoding in on the node that the row comes from.
 """
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Sequence
@@ -21,8 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from detector.errors import VideoError
+from detector.confinement import Isolation
+from detector.errors import DeepfakeScanError, SandboxError, StorageError, VideoError
 from detector.pipeline import decide, extract, score
 from detector.sandbox import Sandbox
 from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Facts, Policy, Reason, VideoResult
@@ -31,7 +38,7 @@ from detector.weights import WeightsFile
 from jobs.download import TempDisk
 from jobs.plan import PLAN
 from jobs.reading import open_planned
-from jobs.schema import Handling, ScanContext, row, to_arrow
+from jobs.schema import RESULTS, Handling, ScanContext, row, to_arrow
 
 if TYPE_CHECKING:
     from detector.model import Device, Dtype, Model
@@ -47,8 +54,26 @@ EXTRACTED = pa.schema(
         pa.field("integrity", pa.string()),
         pa.field("content_sha256", pa.string()),
         pa.field("extract_cpu_s", pa.float64()),
+        pa.field("stop", pa.string()),
+        pa.field("sandbox", pa.string()),
     ]
 )
+_BESIDE = ("stop", "sandbox")
+SCORED = pa.schema([*RESULTS, *(EXTRACTED.field(name) for name in _BESIDE)])
+
+
+class NodeSandbox(msgspec.Struct, frozen=True):
+    """What holds the decoding processes of a node in."""
+
+    node: str
+    isolation: Isolation
+
+
+def without_stopped(scored: pa.Table) -> tuple[pa.Table, str | None]:
+    """Of rows of `SCORED` those that are known, as `RESULTS`, and why the scan cannot go on, if it cannot."""
+    stops = scored["stop"].drop_null().to_pylist()
+    known = scored.filter(pc.is_null(scored["stop"])).drop_columns(list(_BESIDE))
+    return known, stops[0] if stops else None
 
 
 class Extract:
@@ -67,7 +92,8 @@ class Extract:
         self._max_bytes = max_bytes
         self._disk = TempDisk(temp_bytes)
         self._decoding = threading.Lock()
-        self._sandbox = Sandbox(options.detector, link_identities=options.link_identities)
+        self._stop: str | None = None
+        self._sandbox = _opened_sandbox(options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of a plan in, rows of `EXTRACTED` out."""
@@ -80,6 +106,8 @@ class Extract:
     def _row(self, planned: dict[str, Any]) -> dict[str, Any]:
         fetched: dict[str, Any] = {"fetch_s": 0.0, "integrity": None, "content_sha256": None}
         try:
+            if self._stop is not None:  # whoever asks a store that is gone waits for minutes
+                raise StorageError(self._stop)
             with open_planned(planned, self._max_bytes, self._disk) as body:
                 fetched["fetch_s"] = body.fetch_s
                 fetched["integrity"], fetched["content_sha256"] = body.integrity, body.content_sha256
@@ -88,9 +116,16 @@ class Extract:
                     extraction = extract(body.file, self._options, self._sandbox)
         except VideoError as error:
             extraction = _failed(error.reason, str(error))
+        except (StorageError, SandboxError) as error:
+            self._stop = fetched["stop"] = str(error)
+            extraction = _failed(Reason.FETCH_FAILED, str(error))
         except Exception as error:  # noqa: BLE001  # total: the bug becomes this video's row, with its name
             extraction = _failed(Reason.INTERNAL_ERROR, _text(error))
-        return planned | _packed(extraction) | fetched | {"extract_cpu_s": extraction.cpu_s}
+        return planned | _packed(extraction) | fetched | self._spent(extraction)
+
+    def _spent(self, extraction: Extraction) -> dict[str, Any]:
+        sandbox = NodeSandbox(platform.node(), self._sandbox.isolation)
+        return {"extract_cpu_s": extraction.cpu_s, "sandbox": msgspec.json.encode(sandbox).decode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +152,20 @@ class Score:
         self._context = replace(scoring.context, dtype=dtype)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of `EXTRACTED` in, rows of `schema.RESULTS` out."""
+        """Rows of `EXTRACTED` in, rows of `SCORED` out."""
         videos = [_unpacked(extracted) for extracted in batch.to_pylist()]
         started = time.monotonic()
         scores = self._scores([clips for _, _, clips in videos])
         score_s = (time.monotonic() - started) / max(1, len(videos))
-        return to_arrow(
+        rows = to_arrow(
             [
                 row(planned, self._decide(facts, scored), self._context, _handling(planned, score_s))
                 for (planned, facts, _), scored in zip(videos, scores, strict=True)
             ]
         )
+        for name in _BESIDE:
+            rows = rows.append_column(SCORED.field(name), batch[name])
+        return rows
 
     def _scores(self, videos: Sequence[Clips]) -> list[list[ClipScore] | str]:
         """Scores of each video, through shared network batches; where that fails, each alone, or why not."""
@@ -148,6 +186,14 @@ class Score:
             return decide(facts, scored, self._policy)
         except Exception as error:  # noqa: BLE001  # total, as above
             return failed(facts, Reason.INTERNAL_ERROR, _text(error))
+
+
+def _opened_sandbox(options: ExtractOptions) -> Sandbox:
+    """A sandbox, started again if its helper died on the way: Ray ends a run whose actors do not start."""
+    try:
+        return Sandbox(options.detector, link_identities=options.link_identities)
+    except DeepfakeScanError:
+        return Sandbox(options.detector, link_identities=options.link_identities)
 
 
 def _failed(reason: Reason, message: str) -> Extraction:

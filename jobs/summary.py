@@ -35,8 +35,8 @@ class Summary:
 
     `left` are due, but over the limit or past the deadline; `written` are rows committed to the table;
     `examples` one uri per reason; `incomplete` are those that were judged with a part missing or damaged;
-    `work_s` is the time of the stages, without listing and starting; `cost` is that of the whole time at
-    `price_per_hour`; `estimate` is that of a dry run.
+    `sandbox` says by node what holds decoding in; `work_s` is the time of the stages, without listing and
+    starting; `cost` is that of the whole time at `price_per_hour`; `estimate` is that of a dry run.
     """
 
     output: str
@@ -65,6 +65,7 @@ class Summary:
     fetch_s: float = 0.0
     extract_cpu_s: float = 0.0
     score_s: float = 0.0
+    sandbox: dict[str, str] = field(default_factory=dict)
     workers: Workers | None = None
     work_s: float = 0.0
     bottleneck: Bottleneck | None = None
@@ -87,6 +88,8 @@ class Summary:
             self.bottleneck = bottleneck(spent, self.workers, self.work_s)
         if self.exit_code in _STOPPED:
             self.left += self.to_do - self.done
+        elif self.exit_code == STORAGE:  # which may have failed with rows in hand
+            self.left += self.to_do - self.written
         elif self.exit_code is None and self.left:
             self.exit_code = WORK_LEFT
         elif self.exit_code is None:
@@ -168,7 +171,7 @@ class Summary:
             example = printable(self.examples[reason])
             lines.append(f"  {count:,} {reason}: {Reason(reason).meaning}, e.g. {example}")
         if self.failed:
-            lines.append(f"  all of them: deepfake-scan query failed {self.output}")
+            lines.append(f"  all of them: deepfake-scan query failed {printable(self.output)}")
         if not self.trained and self.status[Status.SCORED]:
             lines.append("  The weights are untrained: these scores mean nothing.")
         return "\n".join(lines)

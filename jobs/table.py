@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -30,6 +30,7 @@ from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
 
 CLAIM_S = 600
 RENEW_S = 120
+_LONG_S = 30
 
 _CONFIGURATION: dict[str, str | None] = {
     # Nothing but an explicit purge or optimize, which lift it, may make a plain glob wrong.
@@ -51,6 +52,9 @@ class ResultsTable:
     """The table of results below `OUT`.
 
     Reading needs no claim. Writing: `with table.claim(scan_id): table.append(rows)`.
+
+    Attributes:
+        answers: False where the store failed only after long, as it would whatever else it is asked for.
     """
 
     def __init__(self, output: Output, fenced: FencedTable) -> None:
@@ -61,6 +65,7 @@ class ResultsTable:
         self._last_commit = 0.0
         self._released = threading.Event()
         self._renewer: threading.Thread | None = None
+        self.answers = True
 
     @classmethod
     def open(cls, output: str) -> Self:
@@ -205,7 +210,8 @@ class ResultsTable:
             self.release()
             return
         with suppress(TableHeldError, StorageError):  # what is on its way says more
-            self.release()
+            if self.answers:
+                self.release()
 
     def record_scan(self, event: Literal["start", "end"], values: Mapping[str, Any]) -> None:
         """Add a row to `OUT/scans`; `values` are columns of `SCANS` beyond those that are known here."""
@@ -214,24 +220,36 @@ class ResultsTable:
             known |= {"scan_id": self._holder.scan_id, "host": self._holder.host}
         table = pa.Table.from_pylist([known | dict(values)], schema=SCANS)
         path = self.output.at("scans")
-        create_scans(self.output)
-        try:
-            scans = DeltaTable(path, storage_options=self.output.storage_options)
-            table = table.cast(described_as(SCANS, stored_schema(scans)))
-            write_deltalake(scans, table, mode="append", schema_mode="merge", writer_properties=ZSTD)
-        except (DeltaError, OSError) as error:
-            raise storage_error(path, error) from error
+        with self._timed():
+            create_scans(self.output)
+            try:
+                scans = DeltaTable(path, storage_options=self.output.storage_options)
+                table = table.cast(described_as(SCANS, stored_schema(scans)))
+                write_deltalake(scans, table, mode="append", schema_mode="merge", writer_properties=ZSTD)
+            except (DeltaError, OSError) as error:
+                raise storage_error(path, error) from error
 
     def _commit(self, event: Event, table: pa.Table | None = None) -> None:
         if self._holder is None:
             raise ValueError("claim the table before writing to it")
-        with self._lock:
+        with self._lock, self._timed():
             self._fenced.commit(
                 event,
                 self._holder,
                 described_as(RESULTS, self._fenced.schema).empty_table() if table is None else table,
             )
             self._last_commit = time.monotonic()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Note whether the store answers, if only with an error."""
+        began = time.monotonic()
+        try:
+            yield
+            self.answers = True
+        except StorageError:
+            self.answers = time.monotonic() - began < _LONG_S
+            raise
 
     def _renew(self) -> None:
         """Show life while videos take long. A claim lost meanwhile comes out at the next append."""

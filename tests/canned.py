@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from detector.confinement import Isolation
 from detector.types import Clips, Extraction, ExtractOptions, Facts, TimedBox, Track, VideoInfo
 from jobs.stages import EXTRACTED, Extract
 
@@ -107,6 +108,8 @@ class Deadly(Canned):
 
 class NoSandbox:
     """In place of the process that would decode."""
+
+    isolation = Isolation(0, False, [])
 
     def __init__(self, *_: object, **__: object) -> None:
         pass

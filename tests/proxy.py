@@ -1,6 +1,6 @@
-"""A proxy in front of an S3 server that lets requests through and loses some of the answers.
+"""Proxies in front of an S3 server: what they have in common, and one that loses some of the answers.
 
-It is a process of its own: delta-rs holds Python's lock while it waits, so a thread could not answer it.
+Each is a process of its own: delta-rs holds Python's lock while it waits, so a thread could not answer it.
 """
 
 import http.client
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -19,25 +19,118 @@ _CONTROL = "/__lose__/"
 COMMIT = re.compile(r"/_delta_log/\d{20}\.json$")
 
 
-class LosingProxy(ThreadingHTTPServer):
-    """Loses the answer to the next `to_lose` writes of a commit; `lost` counts them."""
+class Answer(NamedTuple):
+    """What the store answers."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    content: bytes
+
+
+class Proxy(ThreadingHTTPServer):
+    """Listens on a port of its own; `handler` says what becomes of a request."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, upstream: str, handler: type["Handler"]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.upstream = urlsplit(upstream).netloc
-        self.to_lose = 0
-        self.lost = 0
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def handle_error(self, *_: Any) -> None:
+        """Clients give up while they are answered; that is what is tested."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Passes a request on and the answer back."""
+
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def body(self) -> bytes:
+        """Of the request."""
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def carried_out(self) -> Answer:
+        """What the store answers to this request."""
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
+        body = self.body()
+        try:
+            # The host is part of what was signed, so it is passed as it came.
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                upstream.putheader(name, value)
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            return Answer(answer.status, answer.reason, answer.getheaders(), answer.read())
+        finally:
+            upstream.close()
+
+    def head(self, answer: Answer) -> None:
+        """Send status and headers."""
+        self.send_response_only(answer.status, answer.reason)
+        passed = [(n, v) for n, v in answer.headers if n.lower() not in ("transfer-encoding", "connection")]
+        for name, value in passed:
+            self.send_header(name, value)
+        if "content-length" not in {name.lower() for name, _ in passed}:
+            self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+
+    def whole(self, answer: Answer) -> None:
+        """Send an answer as it is."""
+        self.head(answer)
+        if self.command != "HEAD":
+            self.wfile.write(answer.content)
+
+    def told(self, content: bytes) -> None:
+        """Answer a request that is for the proxy itself."""
+        self.whole(Answer(200, "OK", [], content))
+
+    def handled(self) -> None:
+        """Do what is to be done with this request."""
+        self.whole(self.carried_out())
+
+    def do_GET(self) -> None:
+        self.handled()
+
+    do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815  # names that http.server calls
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def running(module: str, upstream: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process of a proxy, which `python -m module` starts, and its URL."""
+    words = [sys.executable, "-m", module, upstream]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        assert run.stdout is not None
+        try:
+            yield run, run.stdout.readline().strip()
+        finally:
+            run.kill()
+
+
+def serve(proxy: Proxy) -> None:
+    """Say where it listens, and answer until the process is killed."""
+    print(proxy.url, flush=True)
+    proxy.serve_forever()
+
+
+class _LosingProxy(Proxy):
+    """Loses the answer to the next `to_lose` writes of a commit; `lost` counts them."""
+
+    to_lose = lost = 0
+
     def loses(self, method: str, path: str, status: int) -> bool:
         """Whether the answer to this request, which the store has carried out, is to be lost."""
-        with self._lock:
+        with self.lock:
             if not (
                 method == "PUT" and COMMIT.search(urlsplit(path).path) and status == 200 and self.to_lose
             ):
@@ -47,58 +140,26 @@ class LosingProxy(ThreadingHTTPServer):
             return True
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: LosingProxy
+class _LosingHandler(Handler):
+    server: _LosingProxy
 
-    def _pass(self) -> None:
+    def handled(self) -> None:
         if self.path.startswith(_CONTROL):
             self.server.to_lose = int(self.path.removeprefix(_CONTROL))
-            self._answer(str(self.server.lost).encode())
+            self.told(str(self.server.lost).encode())
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
-        try:
-            # The host is part of what was signed, so it is passed as it came.
-            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                upstream.putheader(name, value)
-            upstream.endheaders(body)
-            answer = upstream.getresponse()
-            content = answer.read()
-        finally:
-            upstream.close()
+        answer = self.carried_out()
         if self.server.loses(self.command, self.path, answer.status):
             self.close_connection = True
             self.connection.close()
-            return
-        self.send_response_only(answer.status, answer.reason)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection"):
-                self.send_header(name, value)
-        if answer.getheader("Content-Length") is None:
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def _answer(self, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815  # names that http.server calls
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        else:
+            self.whole(answer)
 
 
-class Losing:
+class Losing(NamedTuple):
     """A running proxy at `url`."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    url: str
 
     def lose(self, count: int) -> int:
         """Have the answers to the next so many commits lost; how many were lost so far."""
@@ -109,16 +170,9 @@ class Losing:
 @contextmanager
 def losing_proxy(upstream: str) -> Iterator[Losing]:
     """Runs one."""
-    words = [sys.executable, "-m", "tests.proxy", upstream]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
-        assert run.stdout is not None
-        try:
-            yield Losing(run.stdout.readline().strip())
-        finally:
-            run.kill()
+    with running("tests.proxy", upstream) as (_, url):
+        yield Losing(url)
 
 
 if __name__ == "__main__":
-    proxy = LosingProxy(sys.argv[1])
-    print(proxy.url, flush=True)
-    proxy.serve_forever()
+    serve(_LosingProxy(sys.argv[1], _LosingHandler))

@@ -26,13 +26,13 @@ _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[dict[str, str]]:
+def server(folder: Path, key: str = KEY, secret: str = SECRET) -> Iterator[dict[str, str]]:
     """Runs a server whose data lie in `folder`; yields the environment that reaches it."""
     folder.mkdir(parents=True, exist_ok=True)
     master, volume, filer, s3 = free_ports(4)
     identity = {
         "name": "test",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "credentials": [{"accessKey": key, "secretKey": secret}],
         "actions": _ACTIONS,
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -61,8 +61,8 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
     ]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_REGION": "us-east-1",
         "AWS_ALLOW_HTTP": "true",
     }
@@ -100,8 +100,8 @@ def _wait(environment: dict[str, str], run: subprocess.Popen[bytes], log: Path) 
     client = boto3.client(
         "s3",
         endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         region_name="us-east-1",
         config=config,
     )

@@ -100,7 +100,7 @@ def test_a_receiver_that_is_not_there_changes_nothing_but_a_warning(
     videos = touch(tmp_path / "videos", "a.mp4")
     settings = scan_settings(videos, tmp_path / "out", seeded, notify=["http://127.0.0.1:9/"])
     assert run(settings, extract=Canned).exit_code == 0
-    assert "http://127.0.0.1:9/ was not told: ConnectionError" in capsys.readouterr().err
+    assert "http://127.0.0.1:9/*** was not told: ConnectionError" in capsys.readouterr().err
 
 
 def test_metrics_tell_the_last_success_from_the_last_end(

@@ -1,6 +1,8 @@
 """Both stages are total: one row out per row in, whatever happens inside."""
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,8 @@ from detector.weights import WeightsFile, read
 from jobs import stages
 from jobs.listing import Listing
 from jobs.plan import PLAN
-from jobs.schema import RESULTS, video_id
-from jobs.stages import EXTRACTED, Extract, Score, Scoring
+from jobs.schema import video_id
+from jobs.stages import EXTRACTED, SCORED, Extract, Score, Scoring
 from tests.canned import Canned
 from tests.film import moving_face
 from tests.jobs.samples import CONTEXT
@@ -131,9 +133,30 @@ def test_a_bug_while_extracting_becomes_the_row_of_its_video(
     assert (found.failure, found.message) == (Reason.INTERNAL_ERROR, "KeyError: 'stream'")
 
 
+def test_a_helper_that_dies_while_it_starts_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    helpers: list[int] = []
+
+    def killed_once(*arguments: Any, **named: Any) -> Any:
+        run = popen(*arguments, **named)
+        helpers.append(run.pid)
+        if len(helpers) == 1:
+            os.kill(run.pid, signal.SIGKILL)
+        return run
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", killed_once)
+    made = Extract(ExtractOptions(), MAX_BYTES, MAX_BYTES)
+    (found,) = facts(made(planned(tmp_path / "a.mp4")))
+    made.close()
+    assert (found.failure, len(helpers)) == (Reason.EMPTY_FILE, 2)
+
+
 def test_rows_of_the_table_come_out_and_the_clips_end_here(score: Score, clips: pa.Table) -> None:
     out = score(clips)
-    assert out.schema == RESULTS
+    assert out.schema == SCORED
     assert out["uri"] == clips["uri"]
     assert set(out["status"].to_pylist()) == {"scored"}
     assert set(out["dtype"].to_pylist()) == {"float32"}

@@ -1,85 +1,124 @@
-"""`make soak BAR=kills ARGS=disk` and `ARGS=s3`: SIGKILL at random moments loses no video and doubles none.
+"""`make soak BAR=kills`: SIGKILL of any process of a scan loses no video, doubles none and leaves nothing.
 
-200 small videos. In each trial the driver is killed with its children at a random moment between the first
-sign of the table and the end, then the same command runs to its end; five readers have to count the same. 17
-trials with canned extraction in one process, 3 with the real stages on Ray.
+Driver, extraction helper, child and scoring actor die 12 times each, one of two nodes 3 times, at moments
+that a seed draws, in scans from S3 into S3 and from disk onto disk in turn. A kill counts only if its victim
+was alive. What was done is kept in `.bench/`: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import boto3
-from deltalake import DeltaTable
 
-from jobs.output import open_output
-from jobs.table import ResultsTable
-from tests.film import moving_face
-from tests.media import write_video
 from tests.s3 import server
-from tests.seeded import seeded_weights
-from tests.soak.counts import counts
+from tests.soak.kill_trials import SEED, Part, Site, Trial, trial
 from tests.soak.report import write_report
 
-_VIDEOS = 200
-_SEED = 16
-_TIMEOUT_S = 600
-# The command with canned extraction in place of the real one.
-_COMMAND = """
-import functools, sys
-import jobs.scan
-from jobs.cli import main
-from tests.canned import Canned
-jobs.scan.run = functools.partial(jobs.scan.run, extract=Canned)
-main()
-"""
+_VIDEOS = 60
+_STATE = Path(__file__).resolve().parents[2] / ".bench" / "kills.json"
+_PARTS = (
+    Part(("driver",), "in-process", 9),
+    Part(("driver",), "local", 3),
+    Part(("child", "helper"), "in-process", 6, per_scan=6),
+    Part(("child", "helper"), "local", 6, per_scan=6),
+    Part(("scoring actor",), "local", 12, per_scan=6),
+    Part(("raylet",), "nodes", 3),
+)
+# Of scans in which a victim was gone when its moment came.
+_SPARE_SCANS = 4
 
 
-def main(store: str = "disk", canned: int = 17, on_ray: int = 3) -> int:
-    """Run the bar on `disk` or `s3` with so many trials of each kind; 0 if it holds."""
-    chance, started = random.Random(_SEED), time.monotonic()
-    lines: list[str] = []
-    kept: list[int] = []
-    span_s = 0.0
-    with tempfile.TemporaryDirectory() as made, opened_store(store, Path(made)) as top:
-        videos = _videos(Path(made))
-        for number in range(canned + on_ray):
-            real = number >= canned
-            output = f"{top}/{number}"
-            command = _command(videos, output, Path(made), real=real)
-            if number in (0, canned):
-                span_s = _span(command, f"{top}/whole-{real}", output)
-            _kill(command, output, chance.uniform(0.0, 1.0) * span_s)
-            kept.append(_rows_now(output))
-            end = subprocess.run(command, check=False, capture_output=True, timeout=_TIMEOUT_S)
-            found = counts(output)
-            if end.returncode or set(found.values()) != {_VIDEOS}:
-                lines.append(f"trial {number}: exit {end.returncode}, {found}, {end.stderr[-300:]!r}")
-            print(number, kept[-1], found, f"{time.monotonic() - started:.0f} s", flush=True)
+def main() -> int:
+    """Run the bar; 0 if it holds."""
+    started = time.monotonic()
+    done: dict[str, list[Trial]] = {part.name: [] for part in _PARTS}
+    before_s = _resumed(done)
+    with tempfile.TemporaryDirectory(prefix="k") as made, contextlib.ExitStack() as stack:
+        tops = {name: stack.enter_context(opened_store(name, Path(made))) for name in ("s3", "disk")}
+        site = Site(Path(made), tops, _VIDEOS)
+        for part in _PARTS:
+            trials = done[part.name]
+            scans = part.kills * len(part.victims) // part.per_scan + _SPARE_SCANS
+            while (wanted := _wanted(part, trials)) and len(trials) < scans:
+                trials.append(trial(site, part, len(trials), wanted))
+                seconds = before_s + time.monotonic() - started
+                _STATE.parent.mkdir(exist_ok=True)
+                kept = {name: [asdict(one) for one in some] for name, some in done.items()}
+                _STATE.write_text(json.dumps({"trials": kept, "seconds": seconds}))
+                print(f"{part.name} {len(trials) - 1}: {trials[-1]}, {seconds:.0f} s", flush=True)
+    holds = _report(done, before_s + time.monotonic() - started)
+    _STATE.unlink()
+    return 0 if holds else 1
+
+
+def _resumed(done: dict[str, list[Trial]]) -> float:
+    """Take the trials of a run that was stopped; the seconds that they took."""
+    if not _STATE.exists():
+        return 0.0
+    kept = json.loads(_STATE.read_text())
+    for name, trials in kept["trials"].items():
+        done[name] += [Trial(**one) for one in trials]
+    return float(kept["seconds"])
+
+
+def _killed(trials: list[Trial]) -> Counter[str]:
+    return sum((Counter(one.kills) for one in trials), Counter())
+
+
+def _wanted(part: Part, trials: list[Trial]) -> dict[str, int]:
+    """How many kills of each victim are still to be made, without those of which none is."""
+    killed = _killed(trials)
+    return {victim: left for victim in part.victims if (left := part.kills - killed[victim]) > 0}
+
+
+def _report(done: dict[str, list[Trial]], seconds: float) -> bool:
+    everything = [one for trials in done.values() for one in trials]
+    complaints = [text for one in everything for text in one.complaints]
+    complaints += [
+        f"{part.name}: kills that were not made: {wanted}"
+        for part in _PARTS
+        if (wanted := _wanted(part, done[part.name]))
+    ]
+    killed = {
+        f"killed: {part.name}": ", ".join(
+            f"{count} {victim}" for victim, count in _killed(done[part.name]).items()
+        )
+        + f", in {len(done[part.name])} scans"
+        for part in _PARTS
+    }
+    drivers = [str(one.kept) for one in everything if "driver" in one.kills]
     write_report(
-        f"kills-{store}",
-        not lines,
+        "kills",
+        not complaints,
         {
-            "videos": _VIDEOS,
-            "trials with canned extraction, in one process": canned,
-            "trials with the real stages on Ray": on_ray,
-            "rows in the table after each kill": ", ".join(map(str, kept)),
-            "trials that did not end in every video once, the same by all readers": len(lines),
-            "readers": "deltalake; DuckDB, pandas, polars, pyarrow over scan_date=*/*.parquet",
-            "seconds": round(time.monotonic() - started),
+            "videos of each scan": _VIDEOS,
+            **killed,
+            "victims that had ended by themselves, which do not count": sum(one.missed for one in everything),
+            "rows in the table when the driver was dead": ", ".join(drivers),
+            "scans that had to be run again": sum(one.again for one in everything),
+            "rows `lost`, which a second scan made good": sum(one.lost for one in everything),
+            "seconds until the last process was gone, at most": f"{max(t.gone_s for t in everything):.1f}",
+            "videos lost or doubled, rows unlike those of an undisturbed scan, leftovers": len(complaints),
+            "readers": "`latest`; deltalake; DuckDB, pandas, polars, pyarrow over scan_date=*/*.parquet",
+            "seed": SEED,
+            "seconds": round(seconds),
         },
-        lines,
+        [
+            "Looked for after each scan: processes, files in TMPDIR (what Ray spilled is one), /dev/shm.",
+            *complaints,
+        ],
     )
-    return 1 if lines else 0
+    return not complaints
 
 
 @contextlib.contextmanager
@@ -94,56 +133,5 @@ def opened_store(store: str, folder: Path) -> Iterator[str]:
         yield "s3://soak/out"
 
 
-def _videos(folder: Path) -> Path:
-    (folder / "videos").mkdir()
-    seeded_weights(folder / "seeded.safetensors")
-    first = write_video(folder / "videos" / "000.mp4", moving_face(14, (160, 160), face_px=64))
-    for index in range(1, _VIDEOS):
-        os.link(first, folder / "videos" / f"{index:03}.mp4")
-    return folder / "videos"
-
-
-def _command(videos: Path, output: str, folder: Path, *, real: bool) -> list[str]:
-    start = ["-m", "jobs"] if real else ["-c", _COMMAND]
-    words = ["scan", str(videos), "--output", output, "--weights", str(folder / "seeded.safetensors")]
-    sets = [f"address={'local' if real else 'in-process'}", "commit_rows=10", "commit_every_s=1"]
-    return [sys.executable, *start, *words, *(f"--set={one}" for one in sets)]
-
-
-def _span(command: list[str], output: str, other: str) -> float:
-    """Seconds from the first sign of the table to the end of an undisturbed run."""
-    run = _started([output if word == other else word for word in command], output)
-    began = time.monotonic()
-    if run.wait(_TIMEOUT_S):
-        raise RuntimeError(f"the undisturbed scan ended with {run.returncode}")
-    return time.monotonic() - began
-
-
-def _kill(command: list[str], output: str, after_s: float) -> None:
-    run = _started(command, output)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.wait(after_s)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-
-
-def _started(command: list[str], output: str) -> subprocess.Popen[bytes]:
-    """The command at the moment at which its table begins to be there."""
-    run = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    while run.poll() is None and not ResultsTable.exists(output):
-        time.sleep(0.05)
-    return run
-
-
-def _rows_now(output: str) -> int:
-    """Rows that are committed."""
-    root = open_output(output)
-    options = root.storage_options
-    return len(DeltaTable(root.at("results"), storage_options=options).to_pyarrow_table(columns=["uri"]))
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2], *map(int, sys.argv[2:4])))
+    sys.exit(main())

@@ -13,7 +13,7 @@ _LIBRARIES = ("ray", "torch", "av", "opencv-python-headless", "deltalake", "pyar
 
 
 def write_report(bar: str, holds: bool, figures: Mapping[str, object], notes: Sequence[str] = ()) -> None:
-    """Write `docs/soak/<bar>.md` and print it; of `kills-s3`, `s3` is the argument of the bar `kills`."""
+    """Write `docs/soak/<bar>.md` and print it; of `races-s3`, `s3` is the argument of the bar `races`."""
     name, _, argument = bar.partition("-")
     argument = argument and f" ARGS={argument}"
     lines = [
