@@ -65,6 +65,7 @@ class Video:
         self._unordered = 0
         self._last_s = self._seen_s = -1.0  # time of the last frame, and up to where frames come once more
         self._found_s = 0.0  # when the last packet comes, where that is known
+        self._turn: int | None = None  # as the last frame says that tells of one, degrees
         self._orientation = UPRIGHT
         self._limits = limits
         self._file, self._walk = file, walked(file)
@@ -251,9 +252,11 @@ class Video:
 
     def _orient(self, frame: av.VideoFrame) -> None:
         """A display matrix in the stream itself holds from where it comes to the next keyframe."""
-        own = Orientation.of(frame)
-        if own is not None or frame.key_frame:
-            self._orientation = own or UPRIGHT
+        turn = frame.rotation
+        if turn == self._turn or (not turn and not frame.key_frame and self._turn is not None):
+            return
+        # Only where it changes: a frame whose side data was looked at stays until the next collection.
+        self._turn, self._orientation = turn, Orientation.of(frame) or UPRIGHT
 
     def _shown_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Width and height, px: those of the first frame, but where a player shows another shape."""

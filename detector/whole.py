@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
@@ -27,7 +28,7 @@ _SAMPLES, _PIECE = 400, 4096
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _FLV_VIDEO, _FLV_COMMAND, _FLV_EXTENDED = 9, 5, 0x80
-_FLV_WITH_SETUP, _FLV_LEAST = (7, 12), 20
+_FLV_WITH_SETUP, _FLV_LEAST, _FLV_SIZE = (7, 12), 20, b"filesize\0"
 _LEAP_BACK_S = 1.0
 """A clock that goes back by more than this has been started again."""
 
@@ -191,11 +192,12 @@ def _flv(file: IO[bytes], size: int) -> Walk:
     """Tags follow each other, each with its length behind it; of pictures, all are of one codec."""
     at = int.from_bytes(_at(file, 5, 4), "big") + 4
     last_s = end_s = shift_s = 0.0
+    told = _told_by_flv(_at(file, 0, 1 << 12))
     codecs: set[bytes | int] = set()
     setups: set[bytes] = set()
     for _ in range(MOST_PARTS):
         if at == size:
-            return Walk(len(codecs) < 2, end_s, shift_s == 0 and len(setups) < 2)
+            return Walk(told <= size and len(codecs) < 2, end_s, shift_s == 0 and len(setups) < 2)
         tag = _at(file, at, 16)
         start, at = at, at + 11 + int.from_bytes(tag[1:4], "big") + 4
         if len(tag) < 15 or at > size:
@@ -211,6 +213,13 @@ def _flv(file: IO[bytes], size: int) -> Walk:
                 shift_s = end_s - time_s
             last_s, end_s = time_s, max(end_s, time_s + shift_s)
     return Walk(None)
+
+
+def _told_by_flv(head: bytes) -> float:
+    """Bytes of the file by its first tag: all that betrays a cut between tags. 0 where it is silent."""
+    place = head.find(_FLV_SIZE)
+    number = head[place + len(_FLV_SIZE) :][:8]
+    return float(struct.unpack(">d", number)[0]) if place >= 0 and len(number) == 8 else 0.0
 
 
 def _is_setup(start: bytes) -> bool:

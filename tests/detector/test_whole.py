@@ -90,6 +90,12 @@ def test_a_large_avi_of_several_parts_is_walked_to_its_end() -> None:
     assert judged(part + b"JUNK behind the end") is True
 
 
+def test_an_flv_that_is_cut_between_tags_is_not_whole(bodies: dict[str, bytes]) -> None:
+    body = bodies["flv"]
+    passed = [cut for cut in range(len(body) * 9 // 10, len(body)) if judged(body[:cut]) is not False]
+    assert not passed, f"passes when cut at {passed[:5]}"
+
+
 def test_a_gif_ends_with_its_trailer(tmp_path: Path) -> None:
     film = moving_face(5, (160, 120), face_px=60)
     body = write_video(tmp_path / "a.gif", film, fps=10, codec="gif").read_bytes()
