@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -93,11 +94,9 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
-def _wait(environment: dict[str, str], run: subprocess.Popen[bytes], log: Path) -> None:
-    """Until a bucket can be made and written to."""
-    began = time.monotonic()
-    config = Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=5)
-    client = boto3.client(
+def client_of(environment: Mapping[str, str], config: Config | None = None) -> Any:
+    """boto3's client of the server that such an environment leads to."""
+    return boto3.client(
         "s3",
         endpoint_url=environment["AWS_ENDPOINT_URL"],
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
@@ -105,6 +104,13 @@ def _wait(environment: dict[str, str], run: subprocess.Popen[bytes], log: Path) 
         region_name="us-east-1",
         config=config,
     )
+
+
+def _wait(environment: dict[str, str], run: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a bucket can be made and written to."""
+    began = time.monotonic()
+    config = Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=5)
+    client = client_of(environment, config)
     while True:
         try:
             client.create_bucket(Bucket="ready")

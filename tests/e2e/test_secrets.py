@@ -18,14 +18,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
-import boto3
 import pytest
 
 from detector.faults import MARK
 from detector.sandbox import TEST_FAULTS
 from tests.film import moving_face
 from tests.media import write_video
-from tests.s3 import server
+from tests.s3 import client_of, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -203,13 +202,7 @@ def decoding(run: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> l
 def put_videos(bucket: str, reached: Mapping[str, str], folder: Path) -> None:
     """One that is scored, and some that fail in every way."""
     video = write_video(folder / "a.mp4", moving_face(12, (160, 160), face_px=80)).read_bytes()
-    client = boto3.client(
-        "s3",
-        endpoint_url=reached["AWS_ENDPOINT_URL"],
-        aws_access_key_id=reached["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=reached["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
+    client = client_of(reached)
     client.create_bucket(Bucket=bucket)
     for name, body in {
         "face.mp4": video,
@@ -224,13 +217,7 @@ def put_videos(bucket: str, reached: Mapping[str, str], folder: Path) -> None:
 
 def kept_in(bucket: str, reached: Mapping[str, str], folder: Path) -> Path:
     """A copy of everything below `out/` of the bucket."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=reached["AWS_ENDPOINT_URL"],
-        aws_access_key_id=reached["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=reached["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
+    client = client_of(reached)
     for entry in client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]:
         path = folder / entry["Key"]
         path.parent.mkdir(parents=True, exist_ok=True)
