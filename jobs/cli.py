@@ -74,19 +74,13 @@ def main() -> None:
         print("deepfake-scan: stopped", file=sys.stderr)
         sys.exit(stop.exit_code)
     except DeepfakeScanError as error:
-        print(f"deepfake-scan: {_shown(error)}", file=sys.stderr)
+        from jobs.schema import shown
+
+        print(f"deepfake-scan: {shown(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         forget_stdout()
         sys.exit(0)
-
-
-def _shown(error: DeepfakeScanError) -> str:
-    """An error for a terminal: nothing in it moves the cursor or tells a secret."""
-    from jobs.redact import redacted
-    from jobs.schema import printable_lines
-
-    return printable_lines(redacted(str(error)))
 
 
 @app.command()
@@ -190,8 +184,7 @@ def submit(
     with the exit code of the scan. Ctrl-C leaves the job running.
     """
     from jobs.follow import follow
-    from jobs.redact import redacted
-    from jobs.schema import printable, printable_lines
+    from jobs.schema import printable, shown
     from jobs.submit import submit as hand_over
 
     words = [*(["--insecure"] if insecure else []), *context.args]
@@ -203,7 +196,7 @@ def submit(
         settings = scan_settings(**{name: value for name, value in given.items() if name not in _NO_SETTINGS})
 
     def say(line: str) -> None:
-        print(f"submit: {printable_lines(redacted(line))}", file=sys.stderr, flush=True)
+        print(f"submit: {shown(line)}", file=sys.stderr, flush=True)
 
     files = given["config"] or ()
     job = hand_over(words, settings, files, address=address, folder=working_dir, say=say)

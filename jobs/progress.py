@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from detector.types import Status, Verdict
-from jobs.redact import redacted
-from jobs.schema import printable, printable_lines
+from jobs.schema import printable, shown
 from jobs.stages import NodeSandbox
 from jobs.summary import Summary
 
@@ -35,7 +34,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Write a line of its own, without secrets."""
-        text = printable_lines(redacted(text))
+        text = shown(text)
         if not self._quiet:
             print(f"\r\x1b[K{text}" if self._terminal else text, file=sys.stderr, flush=True)
 

@@ -31,6 +31,7 @@ __all__ = [
     "printable",
     "printable_lines",
     "row",
+    "shown",
     "to_arrow",
     "video_id",
 ]
@@ -118,6 +119,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """`printable`, line by line."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def shown(text: str) -> str:
+    """`text`, which may have several lines, for a terminal or a log: `printable`, and without secrets."""
+    return printable_lines(redacted(text))
 
 
 def _checked(result: VideoResult) -> VideoResult:
