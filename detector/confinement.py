@@ -21,6 +21,8 @@ import msgspec
 TEST_LACKING = "_DEEPFAKE_SCAN_TEST_LACKING"
 """Names of walls that tests and benchmarks leave out, as where a kernel does not have them."""
 
+NEEDS = "Landlock needs Linux 5.13, seccomp the library libseccomp2."
+
 _PR_SET_NO_NEW_PRIVS = 38
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -224,9 +226,7 @@ ATTEMPTS: dict[str, Callable[[], None]] = {
     "signal others": _signal,
     "run programs": _exec,
 }
-
-
-_HELD = 41
+_HELD = 41  # the exit code of a process whose attempt was refused
 
 
 def _is_refused(attempt: Callable[[], None]) -> bool:

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from detector.confinement import TEST_LACKING, Isolation
+from detector.confinement import NEEDS, TEST_LACKING, Isolation
 from detector.errors import DeepfakeScanError, SandboxError
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
 
@@ -134,7 +134,7 @@ class Sandbox:
         if options.limits.require_walls and not self.isolation.complete:
             raise SandboxError(
                 f"decoding here is held in by {self.isolation.in_words()}",
-                hint="Landlock needs Linux 5.13, seccomp libseccomp2; or leave out require_sandbox.",
+                hint=f"{NEEDS} Without require_sandbox, what there is is used.",
             )
         cpu_s, peak, died, self._closed = 0.0, 0, False, False
         for _ in range(_TRIES):

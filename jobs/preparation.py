@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal
 
+from detector.confinement import NEEDS
 from detector.errors import SettingsError
 from detector.sandbox import Sandbox
 from detector.types import ExtractOptions
@@ -115,7 +116,7 @@ def _check_sandbox() -> None:
     if not isolation.complete:
         raise SettingsError(
             f"require_sandbox: this machine decodes behind {isolation.in_words()}",
-            hint="Landlock needs Linux 5.13, seccomp the library libseccomp2.",
+            hint=NEEDS,
         )
 
 
