@@ -1,5 +1,7 @@
+import av
 import pytest
 
+from detector.confinement import TEST_LACKING
 from jobs import doctor
 from jobs.doctor import Check, examine
 from tests.jobs.conftest import Command
@@ -38,3 +40,19 @@ def test_the_command_shows_every_check_and_exits_2_if_one_failed(
     assert done.out == "ok    one: fine\nFAIL  two: ZeroDivisionError: division by zero\n"
     monkeypatch.setattr(doctor, "_CHECKS", {"one": lambda: "fine"})
     assert command("doctor").code == 0
+
+
+@pytest.mark.parametrize("library", ["libavformat", "libavcodec"])
+def test_an_ffmpeg_with_known_holes_is_a_finding(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    older = av.library_versions | {library: (62, 12, 101)}
+    monkeypatch.setattr(av, "library_versions", older)
+    decoder = doctor._run("decoder", doctor._CHECKS["decoder"])
+    assert not decoder.ok
+    assert f"({library} 62.12.101) has known holes: 8.1.2 or newer is needed" in decoder.detail
+
+
+def test_walls_that_do_not_hold_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TEST_LACKING, "landlock,seccomp")
+    sandbox = doctor._run("sandbox", doctor._CHECKS["sandbox"])
+    assert not sandbox.ok
+    assert "a child can open files, use TCP" in sandbox.detail
