@@ -17,6 +17,8 @@ import yaml
 
 ENVIRONMENT_PREFIX = "DEEPFAKE_SCAN_"
 
+# A date such as 2026-02-30 is a ValueError, what PyYAML makes of `!!bool maybe` one of its own mistakes.
+_YAML_FAILS = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 # What Kubernetes puts into every pod beside a Service that is named deepfake-scan.
 _KUBERNETES = re.compile(r"DEEPFAKE_SCAN_(SERVICE_(HOST|PORT.*)|PORT|PORT_\d+_.*)")
 
@@ -68,7 +70,7 @@ def file_source(path: str | Path) -> Source:
     except OSError as error:
         source.report(0, f"cannot be read: {error.strerror}")
         return source
-    except yaml.YAMLError as error:
+    except _YAML_FAILS as error:
         source.report(*_yaml_mistake(error))
         return source
     if isinstance(root, yaml.MappingNode):
@@ -91,14 +93,19 @@ def _read_mapping(loader: yaml.SafeLoader, root: yaml.MappingNode, source: Sourc
                 source.lines[key, index] = item.start_mark.line + 1
         try:
             source.values[key] = loader.construct_object(value_node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
+        except _YAML_FAILS as error:
             source.values[key] = None
             source.report(*_yaml_mistake(error, line))
 
 
 def _yaml_mistake(error: Exception, line: int = 0) -> tuple[int, str]:
     mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    if isinstance(error, RecursionError):
+        what = "it is nested too deeply"
+    elif isinstance(error, LookupError | AttributeError):
+        what = "a value does not fit the tag before it"
+    else:
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     return (mark.line + 1 if mark else line), f"this is not YAML: {what}"
 
 
