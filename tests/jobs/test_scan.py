@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -330,7 +331,8 @@ def test_a_scan_waits_for_the_one_that_holds_the_table(
         if len(waited) == 2:
             holder.release()
 
-    monkeypatch.setattr("jobs.scan.time.sleep", sleep)
+    # The module of this scan alone: threads of others sleep as well.
+    monkeypatch.setattr("jobs.scan.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     assert folder.scan(wait=True).written == 10
     assert len(waited) == 2
 
