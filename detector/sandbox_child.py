@@ -114,7 +114,7 @@ def _run_child(control: socket.socket, job: _Job, kit: _Kit) -> Outcome:
         _child(helper, job, kit)
     killed_after_s = _wait(pid, control, job)
     _, status, usage = os.wait4(pid, 0)
-    _end_descendants(helper)
+    _end_descendants()
     return Outcome(
         exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
@@ -153,10 +153,9 @@ def _limit_s(job: _Job) -> float:
     return wall_limit_s(job.options, duration_s if duration_s >= 0 else 0.0)
 
 
-def _end_descendants(helper: int) -> None:
+def _end_descendants() -> None:
     """Kill what the child started, where no filter kept it from that; orphans become children of ours."""
-    children = Path(f"/proc/{helper}/task/{helper}/children")
-    while left := children.read_text().split():
+    while left := Path("/proc/thread-self/children").read_text().split():
         for pid in map(int, left):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -16,8 +16,9 @@ from tests.traced import SOCKETS, Call, Traced, traced
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-# What `sandbox_child._confine` opens before it looks at the video: nowhere, and how much memory is in use.
-OWN = {"/dev/null", "/proc/self/statm"}
+# What a child opens before it looks at the video: nowhere, and how much memory is in use; then its helper
+# looks for what it left running.
+OWN = {"/dev/null", "/proc/self/statm", "/proc/thread-self/children"}
 READ = {"elsewhere.mp4", "secret.mp4"}  # the one that points elsewhere holds its pictures, too
 
 
