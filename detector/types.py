@@ -330,6 +330,7 @@ class Policy:
 
     p = sigmoid(logit * slope + bias). `flag` and `uncertain` are thresholds on p with the false-positive
     rates `flag_fpr` and `uncertain_fpr` at `level`: `crop` as shipped, `video` once measured by `calibrate`.
+    The intervals hold the true rates with 95 %. `strict` is the threshold at 0.1 %, None below 3,000 groups.
     """
 
     policy_id: str
@@ -344,6 +345,7 @@ class Policy:
     uncertain_interval: tuple[float, float] | None = None
     groups: int = 0
     data: str = ""
+    strict: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

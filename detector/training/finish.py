@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from msgspec import structs
 from torch import Tensor
 
 from detector.crops import resize
+from detector.evaluation.calibration import FLAG_FPR, UNCERTAIN_FPR, fit_policy
+from detector.evaluation.intervals import auc_interval
+from detector.evaluation.metrics import Groups, Labels, Scores, auc, recall_at
 from detector.model import Model, golden_logit
 from detector.network import ClipNetwork, build
 from detector.training.data import CropStore, Sample
 from detector.training.degrade import Look, Picture, Window, degrade
-from detector.training.metrics import (
-    Groups,
-    Labels,
-    Scores,
-    auc,
-    calibrate,
-    false_positive_interval,
-    interval,
-    recall_at,
-    sigmoid,
-    threshold_at,
-)
 from detector.training.selfblend import Families, self_blend
 from detector.types import Clips, Policy
 from detector.weights import Architecture, Header, Input, WeightsFile, write
-
-FLAG_FPR = 0.01
-UNCERTAIN_FPR = 0.05
-
 
 _CROPS_PER_CALL = 64
 
@@ -65,7 +50,7 @@ def measure(model: Model, samples: Sequence[Sample]) -> tuple[Figures, Scores]:
     """Figures of a model, and the logits [N] of the undegraded crops; takes five passes over the crops."""
     labels, groups = labels_of(samples), groups_of(samples)
     logits = logits_of(model, samples)
-    low, high = interval(auc, labels, logits, groups)
+    low, high = auc_interval(labels, logits, groups)
     figures = Figures(
         crops=len(samples),
         groups=len(set(groups.tolist())),
@@ -132,37 +117,6 @@ def _auc_on_blends(model: Model, reals: Sequence[Sample]) -> float:
         score_pictures(model, unseen_blend(store, sample, number)) for number, sample in enumerate(reals)
     ]
     return auc(np.tile(np.array([0, 1]), len(reals)), np.concatenate(scores))
-
-
-def fit_policy(labels: Labels, logits: Scores, groups: Groups, data: str) -> Policy:
-    """Calibration and thresholds from the logits of crops that were not trained on.
-
-    Args:
-        labels: [N].
-        logits: [N], of clips of one frame.
-        groups: [N], people.
-        data: In words, what was measured on.
-    """
-    calibration = calibrate(labels, logits)
-    scores = sigmoid(calibration.apply(logits))
-    # Below one half a score speaks for real; few reals, told apart easily, would put the threshold there.
-    flag, uncertain = (max(0.5, threshold_at(labels, scores, rate)) for rate in (FLAG_FPR, UNCERTAIN_FPR))
-    policy = Policy(
-        policy_id="",
-        slope=calibration.slope,
-        bias=calibration.bias,
-        flag=flag,
-        flag_fpr=FLAG_FPR,
-        uncertain=uncertain,
-        uncertain_fpr=UNCERTAIN_FPR,
-        level="crop",
-        flag_interval=false_positive_interval(labels, scores, groups, flag),
-        uncertain_interval=false_positive_interval(labels, scores, groups, uncertain),
-        groups=len(set(groups[labels == 0].tolist())),
-        data=data,
-    )
-    digest = hashlib.sha256(msgspec.json.encode(policy)).hexdigest()
-    return replace(policy, policy_id=digest[:12])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.crops import resize
+from detector.evaluation.metrics import Scores, auc
 from detector.network import ClipNetwork, build
 from detector.training.clips import one_per_clip
 from detector.training.curves import draw_curves
@@ -21,7 +22,6 @@ from detector.training.distil import Targets, cache_targets, normalised
 from detector.training.finish import labels_of, unseen_blend
 from detector.training.folding import fold, unfolded
 from detector.training.loop import Cycle, CycleEnd, CycleOptions, Evaluate
-from detector.training.metrics import Scores, auc
 from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.training.start import start_from
 from detector.weights import Architecture, read

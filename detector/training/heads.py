@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from detector.evaluation.intervals import auc_change_interval
+from detector.evaluation.metrics import Groups, Scores, auc
 from detector.network import ClipNetwork
 from detector.training.distil import normalised
-from detector.training.metrics import Groups, Labels, Scores, auc, interval
 from detector.types import Clips
 
 _FRAMES_PER_CALL = 64
@@ -109,8 +110,9 @@ def choose_mix(network: ClipNetwork, validation: ClipSet, least_gain: float) -> 
     scores = {mix: clip_logits(network, validation, mix) for mix in _MIXES}
     by_mix = {mix: auc(labels, score) for mix, score in scores.items()}
     best = max(by_mix, key=lambda mix: (by_mix[mix], -mix))
-    gains = by_mix[best] >= by_mix[0.0] + least_gain and _surely_gains(
-        labels, np.stack([scores[0.0], scores[best]], axis=1), validation.groups
+    gains = (
+        by_mix[best] >= by_mix[0.0] + least_gain
+        and auc_change_interval(labels, scores[0.0], scores[best], validation.groups)[0] > 0
     )
     return HeadsEnd(best if gains else 0.0, by_mix[0.0], by_mix)
 
@@ -122,15 +124,6 @@ def clip_logits(network: ClipNetwork, clips: ClipSet, mix: float) -> Scores:
         held = clips.mask.float()
         mean = (frames * held).sum(1) / held.sum(1).clamp_min(1)
         return (mix * sequence + (1 - mix) * mean).double().numpy()
-
-
-def _surely_gains(labels: Labels, both: Scores, groups: Groups) -> bool:
-    """Whether scores [N, 2] have a higher AUC in the second column than in the first."""
-
-    def gain(drawn: Labels, columns: Scores) -> float:
-        return auc(drawn, columns[:, 1]) - auc(drawn, columns[:, 0])
-
-    return interval(gain, labels, both, groups)[0] > 0
 
 
 def _class_weights(labels: Tensor) -> Tensor:

@@ -16,11 +16,12 @@ import numpy as np
 
 from detector import faces
 from detector.crops import resize
+from detector.evaluation.intervals import auc_change_interval, auc_interval
+from detector.evaluation.metrics import Groups, Labels, Scores, auc
 from detector.model import Model, settle_process
 from detector.training.data import CropStore, Sample
 from detector.training.degrade import Look, Picture, degrade, degrade_clip, draw_look
 from detector.training.finish import groups_of, labels_of, logits_of, score_pictures
-from detector.training.metrics import Groups, Labels, Scores, auc, interval
 from detector.training.motion import moving_still
 from detector.types import Clips, CropSpec, ExtractOptions
 from detector.weights import read, resolve
@@ -96,7 +97,7 @@ def _by_detector(model: Model, samples: Sequence[Sample]) -> None:
         here = (sure >= low) & (sure < high)
         name = f"{low}-{high}" if low else "not found"
         found = auc(labels[here], scores[here])
-        least, most = interval(auc, labels[here], scores[here], groups[here])
+        least, most = auc_interval(labels[here], scores[here], groups[here])
         small = (px[here] == min(px)).mean()
         print(f"{name:>12}{here.sum():8,}{small:10.0%}{found:8.3f}{f'{least:.3f}-{most:.3f}':>14}")
 
@@ -130,17 +131,12 @@ def _frame_logits(model: Model, samples: Sequence[Sample], seed: int) -> Scores:
 
 def _print_beside(name: str, labels: Labels, groups: Groups, logits: Scores, best: Scores) -> None:
     """A line: the AUC, and how much less it is than that of `best` on the same crops."""
-
-    def lost(drawn: Labels, rows: Scores) -> float:
-        index = rows.astype(np.int64)
-        return auc(drawn, best[index]) - auc(drawn, logits[index])
-
-    every = np.arange(len(labels), dtype=np.float64)
-    low, high = interval(auc, labels, logits, groups)
-    least, most = interval(lost, labels, every, groups)
+    low, high = auc_interval(labels, logits, groups)
+    least, most = auc_change_interval(labels, logits, best, groups)
+    lost = auc(labels, best) - auc(labels, logits)
     print(
         f"{name:>10}{auc(labels, logits):8.3f}{f'{low:.3f}-{high:.3f}':>14}"
-        f"{lost(labels, every):8.3f}{f'{least:.3f}-{most:.3f}':>16}"
+        f"{lost:8.3f}{f'{least:.3f}-{most:.3f}':>16}"
     )
 
 

@@ -2,23 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from detector.evaluation.metrics import auc
 from detector.model import Model
 from detector.network import ResNeXtLSTM
 from detector.training.data import CropStore
 from detector.training.finish import (
     Draft,
     export,
-    fit_policy,
     groups_of,
     labels_of,
     logits_of,
     score_pictures,
 )
-from detector.training.metrics import auc, sigmoid
 from detector.weights import Architecture, Input, read
 
 ARCHITECTURE = Architecture(layers=(1, 1, 1, 1), groups=1, width_per_group=4, projection=16, hidden=8)
@@ -57,22 +55,6 @@ def test_a_crop_scores_the_same_alone_and_among_others(exported, toy):
     store = CropStore()
     alone = score_pictures(model, [store.read(toy[3].uri)])
     assert logits_of(model, toy)[3] == pytest.approx(alone[0], abs=1e-4)
-
-
-def test_thresholds_hold_their_rates_on_what_they_were_fitted_on():
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 500)
-    logits = rng.normal(0, 1, 1000) + 1.5 * labels
-    groups = np.array([f"g{index % 25}" for index in range(1000)])
-    policy = fit_policy(labels, logits, groups, "made")
-    scores = sigmoid(policy.slope * logits + policy.bias)
-    reals = scores[labels == 0]
-    assert (reals >= policy.flag).mean() <= policy.flag_fpr
-    assert 0.03 < (reals >= policy.uncertain).mean() <= policy.uncertain_fpr
-    assert policy.uncertain < policy.flag
-    assert policy.groups == 25
-    assert policy.uncertain_interval is not None
-    assert policy.uncertain_interval[0] < 0.05 < policy.uncertain_interval[1]
 
 
 def test_groups_are_those_of_the_samples(toy):
