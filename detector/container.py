@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from typing import IO, Any
 
 import av
@@ -69,7 +71,25 @@ def _open(file: IO[bytes], limits: Limits, streams: int, **other: str) -> Any:
         "max_streams": str(streams),
         "merge_pmt_versions": "1",  # a broadcast whose stream gets another number goes on under the old one
     }
-    return av.open(file, mode="r", metadata_errors="replace", options=options | other)
+    return av.open(_Leashed(file), mode="r", metadata_errors="replace", options=options | other)
+
+
+class _Leashed:
+    """A file as FFmpeg uses it: a place that no file has is an error of FFmpeg's, not an exception of ours.
+
+    PyAV would print the exception, and raise it again somewhere else.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
+        except ValueError:  # of a file in memory
+            return -errno.EINVAL
 
 
 def _over_memory(file: IO[bytes], limits: Limits, error: Exception) -> VideoError:

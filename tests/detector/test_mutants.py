@@ -51,6 +51,15 @@ def test_damaged_files_break_nothing_and_are_seldom_taken_for_complete(
     assert outcomes["complete"] <= SAMPLE // 2, outcomes
 
 
+@pytest.mark.parametrize("seed", [1360, 5275, 6174])
+def test_a_header_that_points_before_the_file_is_a_fault_of_the_file(
+    bodies: dict[str, bytes], sandbox: Sandbox, tmp_path: Path, seed: int
+) -> None:
+    trial = Trials(bodies, tmp_path, sandbox, look=False, options=OPTIONS)(seed)
+    assert trial.container == "wmv, wmv2"
+    assert trial.complaint is None, "PyAV raised what the file object raised when it was to seek there"
+
+
 def test_a_seed_always_makes_the_same_damage(bodies: dict[str, bytes]) -> None:
     lengths = Counter[str]()
     for seed in range(120):
