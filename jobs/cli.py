@@ -12,10 +12,12 @@ import typer
 
 from detector.errors import DeepfakeScanError, SettingsError
 from jobs.cli_files import config_app, dataset_app, weights_app
+from jobs.cli_measure import calibrate, evaluate
 from jobs.cli_options import (
     ConfigFiles,
     Handing,
     Json,
+    Policy,
     Profile,
     Sets,
     Weights,
@@ -40,6 +42,8 @@ app.add_typer(table_app, name="table")
 app.add_typer(weights_app, name="weights")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")
+app.command()(evaluate)
+app.command()(calibrate)
 
 _NO_SETTINGS = ("dry_run", "as_json")
 """Parameters of `scan` that say how it is run, not what is scanned."""
@@ -92,6 +96,7 @@ def scan(
     sets: Sets = None,
     profile: Profile = None,
     weights: Weights = None,
+    policy: Policy = None,
     include: Annotated[list[str] | None, typer.Option(help="Only such names; '*' takes all files.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No such names.")] = None,
     manifest: Annotated[list[str] | None, typer.Option(help="A list of videos: Parquet, CSV, JSONL.")] = None,
@@ -133,6 +138,7 @@ def scan(
         output=output,
         profile=profile,
         weights=weights,
+        policy=policy,
         include=include,
         exclude=exclude,
         manifest=manifest,
@@ -221,6 +227,7 @@ def explain(
     sets: Sets = None,
     profile: Profile = None,
     weights: Weights = None,
+    policy: Policy = None,
     crops: Annotated[Path | None, typer.Option(help="Folder for a sheet of crops per person.")] = None,
     no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help="Decode in this very process.")] = False,
     as_json: Json = False,
@@ -229,7 +236,7 @@ def explain(
 
     Example: deepfake-scan explain video.mp4 --crops crops/
     """
-    settings = load_scan(config, sets, profile=profile, weights=weights).settings
+    settings = load_scan(config, sets, profile=profile, weights=weights, policy=policy).settings
     from jobs import explain as one
     from jobs.schema import printable
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.errors import InputError, SettingsError
-from jobs.cli_options import Json, Limit, Output, print_json
+from jobs.cli_options import Json, Limit, Output, Policy, print_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,21 +19,21 @@ table_app = typer.Typer(help="The table: what rewrites it, on request only.", no
 
 
 @query_app.command("summary")
-def query_summary(output: Output, *, as_json: Json = False) -> None:
+def query_summary(output: Output, *, policy: Policy = None, as_json: Json = False) -> None:
     """Counts by status and verdict, and the top reasons.
 
     Example: deepfake-scan query summary results/
     """
-    _query(output, as_json, lambda query, con: query.summary(con))
+    _query(output, as_json, lambda query, con: query.summary(con), policy)
 
 
 @query_app.command("flagged")
-def query_flagged(output: Output, *, as_json: Json = False) -> None:
+def query_flagged(output: Output, *, policy: Policy = None, as_json: Json = False) -> None:
     """Videos that are flagged by the thresholds of today, the highest score first, with where to look.
 
     Example: deepfake-scan query flagged results/
     """
-    _query(output, as_json, lambda query, con: query.flagged(con))
+    _query(output, as_json, lambda query, con: query.flagged(con), policy)
 
 
 @query_app.command("failed")
@@ -55,12 +55,14 @@ def query_scans(output: Output, *, limit: Limit = None, as_json: Json = False) -
 
 
 @query_app.command("people")
-def query_people(output: Output, *, limit: Limit = None, as_json: Json = False) -> None:
+def query_people(
+    output: Output, *, policy: Policy = None, limit: Limit = None, as_json: Json = False
+) -> None:
     """Every scored person, the highest score first.
 
     Example: deepfake-scan query people results/ --limit 20
     """
-    _query(output, as_json, lambda query, con: query.people(con, limit))
+    _query(output, as_json, lambda query, con: query.people(con, limit), policy)
 
 
 @query_app.command("diff")
@@ -109,20 +111,21 @@ def query_sql(
     output: Output,
     text: Annotated[str, typer.Argument(help="SQL over `latest` (a row per video) or `results` (all rows).")],
     *,
+    policy: Policy = None,
     as_json: Json = False,
 ) -> None:
     """Any question, in DuckDB's SQL.
 
     Example: deepfake-scan query sql results/ "SELECT uri, p_fake FROM latest ORDER BY p_fake DESC"
     """
-    _query(output, as_json, lambda query, con: query.sql(con, text))
+    _query(output, as_json, lambda query, con: query.sql(con, text), policy)
 
 
-def _query(output: str, as_json: bool, ask: Callable[[Any, Any], Any]) -> None:
-    from jobs import query
+def _query(output: str, as_json: bool, ask: Callable[[Any, Any], Any], policy: str | None = None) -> None:
+    from jobs import policies, query
     from jobs.printing import print_table, rows_as_json
 
-    with query.connect(output) as con:
+    with query.connect(output, None if policy is None else policies.read(policy)) as con:
         answer = ask(query, con)
     print_json(rows_as_json(answer)) if as_json else print_table(answer)
 

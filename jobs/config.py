@@ -123,6 +123,11 @@ class ScanSettings(BaseModel):
         description="The network: default, the name of a shipped weights file, a path, or an object and its "
         "sha256 as s3://bucket/key.safetensors#sha256=HEX.",
     )
+    policy: Text | None = Field(
+        default=None,
+        description="Calibration and thresholds of your own: a file that `deepfake-scan calibrate` wrote for "
+        "these weights and settings. null: those in the weights file.",
+    )
     detector: DetectorName | None = Field(
         default=None,
         description="Face detector, yunet or hog. null: the one that the weights were trained with; another "

@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from detector.degrade import jpeg_bytes
 from detector.errors import InputError, SettingsError, StorageError
-from detector.training.degrade import jpeg_bytes
 from detector.types import CropSpec, ExtractOptions, Facts, Limits, Reason, Sampling
 from detector.weights import Input
 from jobs.columns import video_id

@@ -123,7 +123,7 @@ def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
     Raises:
         InputError: Nothing is there, a form is unknown, or a split is named for a part of the samples only.
     """
-    found = _once([sample for path in settings.data for sample in find(Path(path))])
+    found = once([sample for path in settings.data for sample in find(Path(path))])
     kept = [sample for sample in found if is_video(sample) or suffix(sample.uri) in _PICTURES]
     uris = {sample.uri for sample in kept}
     skipped = Counter(suffix(sample.uri) or "no suffix" for sample in found if sample.uri not in uris)
@@ -137,7 +137,7 @@ def read(settings: TrainSettings) -> tuple[list[Sample], dict[str, int]]:
     return kept, dict(skipped)
 
 
-def _once(samples: Sequence[Sample]) -> list[Sample]:
+def once(samples: Sequence[Sample]) -> list[Sample]:
     """Each file once.
 
     Raises:

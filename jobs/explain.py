@@ -20,6 +20,7 @@ from detector.types import Clips, VideoResult
 from jobs.config import ScanSettings, settings_id
 from jobs.listing import Listing
 from jobs.named_weights import open_weights
+from jobs.policies import policy_for
 from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, failed_row, printable, row
 
@@ -49,19 +50,21 @@ def explain(
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     model = Model(weights, dtype=dtype, device=device)
     now = datetime.now(UTC)
+    chosen = settings_id(options, weights.weights_id)
+    policy = policy_for(settings.policy, weights, chosen)
     context = ScanContext(
         scan_id="explain",
         scan_date=now.date(),
-        settings_id=settings_id(options, weights.weights_id),
+        settings_id=chosen,
         weights_id=weights.weights_id,
-        policy=weights.header.policy,
+        policy=policy,
         detector=options.detector,
         dtype=dtype,
     )
     sandbox = Sandbox(options.detector, link_identities=options.link_identities) if sandboxed else None
     try:
         with open_planned(planned, settings.max_bytes) as body:
-            result, extraction = scan_video(body.file, options, model, weights.header.policy, sandbox)
+            result, extraction = scan_video(body.file, options, model, policy, sandbox)
     except VideoError as error:
         return failed_row(planned, error.reason, str(error), context), []
     finally:

@@ -17,6 +17,7 @@ from detector.weights import WeightsFile, manifest
 from jobs import notify
 from jobs.config import ScanSettings, settings_id, settings_words
 from jobs.named_weights import open_weights
+from jobs.policies import policy_for
 from jobs.runner import IN_PROCESS
 from jobs.schema import ScanContext
 from jobs.stages import Scoring
@@ -85,18 +86,19 @@ def prepare(settings: ScanSettings) -> Preparation:
     now = datetime.now(UTC)
     scan_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     chosen = settings_id(options, weights.weights_id)
+    policy = policy_for(settings.policy, weights, chosen)
     context = ScanContext(
         scan_id=scan_id,
         scan_date=now.date(),
         settings_id=chosen,
         weights_id=weights.weights_id,
-        policy=weights.header.policy,
+        policy=policy,
         detector=options.detector,
         dtype=None,
         shadow=settings.shadow,
     )
     device: Literal["cpu", "cuda"] = "cuda" if settings.device == "cuda" else "cpu"
-    scoring = Scoring(weights, weights.header.policy, device, settings.dtype, context)
+    scoring = Scoring(weights, policy, device, settings.dtype, context)
     summary = Summary(
         output=settings.output,
         scan_id=scan_id,

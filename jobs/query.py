@@ -17,6 +17,7 @@ import pyarrow as pa
 from detector.errors import InputError, StorageError
 from detector.types import Reason
 from jobs import duck
+from jobs.policies import PolicyFile
 from jobs.schema import RESULTS, SCANS, plain, printable, printable_lines
 from jobs.table import ResultsTable
 
@@ -112,8 +113,12 @@ _WRONG = (
 _ALL = (1 << 63) - 1
 
 
-def connect(output: str) -> duckdb.DuckDBPyConnection:
+def connect(output: str, policy: PolicyFile | None = None) -> duckdb.DuckDBPyConnection:
     """A database with the views over the tables below `output`, as of now.
+
+    Args:
+        output: Of the scan.
+        policy: Judges the rows that it was made for, in place of the policy of the newest scan.
 
     Raises:
         InputError: there is no table.
@@ -126,8 +131,26 @@ def connect(output: str) -> duckdb.DuckDBPyConnection:
     duck.register(connection, "scans", table.scans(), SCANS)
     for name in ("latest", "current", "people", "tracks", "today"):
         connection.execute(view(name))
+    if policy is not None:
+        _use(connection, policy)
     duck.confine(connection, [table.output.at(name) for name in ("results", "scans")])
     return connection
+
+
+def _use(connection: duckdb.DuckDBPyConnection, given: PolicyFile) -> None:
+    """Let a policy take the place of the recorded one of its weights."""
+    connection.execute("CREATE TABLE given_policy AS FROM policies LIMIT 0")
+    policy = given.policy
+    values = [policy.policy_id, policy.slope, policy.bias, policy.flag, policy.uncertain]
+    connection.execute(
+        "INSERT INTO given_policy VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [given.weights_id, *values, given.settings_id],
+    )
+    connection.execute("ALTER VIEW policies RENAME TO recorded_policies")
+    connection.execute(
+        "CREATE VIEW policies AS FROM given_policy UNION ALL FROM recorded_policies "
+        "WHERE weights_id NOT IN (SELECT weights_id FROM given_policy)"
+    )
 
 
 def view(name: str) -> str:

@@ -153,7 +153,7 @@ class Score:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `EXTRACTED` in, rows of `SCORED` out."""
-        videos = [_unpacked(extracted) for extracted in batch.to_pylist()]
+        videos = [unpacked(extracted) for extracted in batch.to_pylist()]
         started = time.monotonic()
         scores = self._scores([clips for _, _, clips in videos])
         score_s = (time.monotonic() - started) / max(1, len(videos))
@@ -210,7 +210,8 @@ def _packed(extraction: Extraction) -> dict[str, Any]:
     }
 
 
-def _unpacked(extracted: dict[str, Any]) -> tuple[dict[str, Any], Facts, Clips]:
+def unpacked(extracted: dict[str, Any]) -> tuple[dict[str, Any], Facts, Clips]:
+    """A row of `EXTRACTED`, with its facts and clips."""
     pixels = np.frombuffer(extracted["clips"], np.uint8).reshape(extracted["clip_size"])
     frames = np.asarray(extracted["clip_frames"], np.int64)
     mask = np.arange(pixels.shape[1]) < frames[:, None]

@@ -146,11 +146,13 @@ def slices(items: Items, policy: Policy, columns: Sequence[str], seed: int = 0) 
     """Figures of the items of each value of each column.
 
     A slice of fakes alone, as one kind of manipulation is, is held against the reals of all items: `against`
-    says so. Numbers are put into at most four bins of as many items each.
+    says so. Numbers are put into at most four bins of as many items each; a column of one value makes none.
     """
     found = []
     for column in columns:
         values = _binned(items.facets[column])
+        if len(set(values.tolist())) < 2:
+            continue
         for value in sorted(set(values.tolist()) - {""}, key=_natural):
             held = values == value
             against = "its own reals"

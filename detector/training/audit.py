@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from detector.degrade import Picture
 from detector.errors import InputError
 from detector.evaluation.metrics import auc, sigmoid
 from detector.training.data import CropStore, Sample
-from detector.training.degrade import Picture
 
 LEAK = 0.65
 """A classifier that sees no face should stay below this AUC; DFDC's own file sizes give .60."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.training.degrade import Picture, jpeg
+from detector.degrade import Picture, jpeg
 
 Mask = NDArray[np.float32]
 """[H, W] float32, 0 to 1."""

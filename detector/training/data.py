@@ -8,6 +8,9 @@ The CSV has the columns `uri,label,group` and, where known, `split`, `pair` and 
 * `pair`: what a fake shares with the real picture that it was made from; the group where it is not given;
 * `clip`: what the crops of one clip share, which then stand in the order of time; `reach`: the side of the
   stored picture over that of the crop that inference would cut, 1 where it is not given.
+
+In place of `uri` there may be `file`, a member of the tar that lies beside the CSV under its name. Whatever
+else a line holds, such as the kind of manipulation, are the sample's facets.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detector.crops import resize
+from detector.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.errors import InputError
-from detector.training.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.training.selfblend import Families, self_blend
 
 SPLITS = ("", "train", "val", "test")
@@ -55,6 +58,8 @@ class Sample:
     donor: str = ""
     clip: str = ""
     reach: float = 1.0
+    facets: tuple[tuple[str, str], ...] = ()
+    """Further columns and their values, by which figures can be sliced."""
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -67,12 +72,22 @@ def read_samples(path: Path) -> list[Sample]:
         # Spreadsheets write a mark in front; names of files need not be UTF-8.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            missing = [column for column in _REQUIRED if column not in (reader.fieldnames or ())]
+            columns, archive = set(reader.fieldnames or ()), path.with_suffix(".tar")
+            in_tar = "file" in columns and "uri" not in columns and archive.is_file()
+            missing = [
+                column for column in _REQUIRED if column not in columns | ({"uri"} if in_tar else set())
+            ]
             if missing:
                 raise InputError(f"{path}: column {', '.join(missing)} is missing; it needs uri,label,group")
-            return [_sample(path, reader.line_num, row) for row in reader]
+            return [_sample(path, reader.line_num, _named(row, archive) if in_tar else row) for row in reader]
     except (OSError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _named(row: dict[str, str | None], archive: Path) -> dict[str, str | None]:
+    """The row under the name that its picture has in the tar."""
+    file = row.pop("file")
+    return row | {"uri": f"{archive.name}!{file}" if file else None}
 
 
 def _sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
@@ -94,7 +109,10 @@ def _sample(path: Path, line: int, row: dict[str, str | None]) -> Sample:
         raise InputError(
             f"{path}:{line}: reach {row.get('reach')!r} is not a number from 1 to {_MAX_REACH:g}"
         )
-    return Sample(str(path.parent / uri), found, group, reach=reach, **optional)
+    own = (*_REQUIRED, *optional, "reach")
+    facets = tuple((name, value or "") for name, value in row.items() if name and name not in own)
+    where = uri if "://" in uri else str(path.parent / uri)
+    return Sample(where, found, group, reach=reach, facets=facets, **optional)
 
 
 def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

@@ -11,13 +11,13 @@ from msgspec import structs
 from torch import Tensor
 
 from detector.crops import resize
+from detector.degrade import Look, Picture, Window, degrade
 from detector.evaluation.calibration import FLAG_FPR, UNCERTAIN_FPR, fit_policy
 from detector.evaluation.intervals import auc_interval
 from detector.evaluation.metrics import Groups, Labels, Scores, auc, recall_at
 from detector.model import Model, golden_logit
 from detector.network import ClipNetwork, build
 from detector.training.data import CropStore, Sample
-from detector.training.degrade import Look, Picture, Window, degrade
 from detector.training.selfblend import Families, self_blend
 from detector.types import Clips, Policy
 from detector.weights import Architecture, Header, Input, WeightsFile, write

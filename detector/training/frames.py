@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from detector.crops import resize
+from detector.degrade import Picture
 from detector.evaluation.metrics import Scores, auc
 from detector.network import ClipNetwork, build
 from detector.training.clips import one_per_clip
 from detector.training.curves import draw_curves
 from detector.training.data import BatchOptions, CropStore, PairedCrops, Sample
-from detector.training.degrade import Picture
 from detector.training.distil import Targets, cache_targets, normalised
 from detector.training.finish import labels_of, unseen_blend
 from detector.training.folding import fold, unfolded

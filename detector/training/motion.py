@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.training.degrade import Picture
+from detector.degrade import Picture
 
 _DRIFT = 0.03
 """Largest way of the view over a clip, as a share of the picture's side."""

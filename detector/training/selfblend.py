@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.degrade import Picture
 from detector.training.blendparts import (
     CHANGES,
     SHAPES,
@@ -29,7 +30,6 @@ from detector.training.blendparts import (
     Warp,
     clipped,
 )
-from detector.training.degrade import Picture
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 

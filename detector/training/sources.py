@@ -110,7 +110,14 @@ def faceforensics(root: Path, compression: str = "c23") -> list[Sample]:
     if not originals:
         raise InputError(f"{root}: no original_sequences/*/{compression}/videos")
     fakes = [
-        Sample(str(file), 1, _person(file.stem)[0], pair=_pair(file.stem), donor=_person(file.stem)[1])
+        Sample(
+            str(file),
+            1,
+            _person(file.stem)[0],
+            pair=_pair(file.stem),
+            donor=_person(file.stem)[1],
+            facets=(("manipulation", file.parents[2].name),),
+        )
         for file in _videos(root / "manipulated_sequences", compression)
     ]
     return originals + fakes

@@ -1,15 +1,16 @@
 -- policies: the calibration and thresholds that each weights file was used with last, of those in `scans`. DuckDB.
--- A policy that lacks a number, or has one that is none, is passed over.
+-- A policy that lacks a number, or has one that is none, is passed over. One whose thresholds were measured on
+-- videos (`for_settings`) holds for rows of the same settings only.
 CREATE VIEW policies AS
-SELECT weights_id, policy_id, slope, bias, flag, uncertain
+SELECT weights_id, policy_id, slope, bias, flag, uncertain, for_settings
 FROM (
     SELECT
-        weights_id, "at", policy ->> '$.policy_id' AS policy_id,
+        weights_id, "at", CASE WHEN policy ->> '$.level' = 'video' THEN settings_id END AS for_settings, policy ->> '$.policy_id' AS policy_id,
         try_cast(policy ->> '$.slope' AS DOUBLE) AS slope, try_cast(policy ->> '$.bias' AS DOUBLE) AS bias,
         try_cast(policy ->> '$.flag' AS DOUBLE) AS flag,
         try_cast(policy ->> '$.uncertain' AS DOUBLE) AS uncertain
     FROM (
-        SELECT weights_id, "at", CASE WHEN json_valid(settings) THEN settings -> '$.policy' END AS policy
+        SELECT weights_id, settings_id, "at", CASE WHEN json_valid(settings) THEN settings -> '$.policy' END AS policy
         FROM scans
         WHERE NOT shadow
     )
@@ -37,6 +38,9 @@ WITH applied AS (
         coalesce(score_of(logit, slope, bias), p_fake) AS p_fake_today,
         slope AS slope_today, bias AS bias_today
     FROM latest
-    LEFT JOIN policies ON latest.weights_id = policies.weights_id AND latest.policy_id <> policies.policy_id
+    LEFT JOIN policies
+        ON latest.weights_id = policies.weights_id
+        AND latest.policy_id <> policies.policy_id
+        AND coalesce(for_settings, latest.settings_id) = latest.settings_id
 )
 SELECT *, verdict_of(p_fake_today, flag_today, uncertain_today) AS verdict_today FROM applied

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector.crops import resize
-from detector.training.degrade import (
+from detector.degrade import (
     Look,
     Window,
     degrade,
