@@ -67,12 +67,39 @@ class ResNeXtLSTM(ClipNetwork):
     trunk: ResNet
 
     def __init__(self, arch: Architecture) -> None:
-        trunk = ResNet(
-            Bottleneck, list(arch.layers), groups=arch.groups, width_per_group=arch.width_per_group
-        )
-        width = trunk.fc.in_features
-        trunk.fc = nn.Identity()
-        super().__init__(trunk, width, arch)
+        super().__init__(*_resnext(arch), arch)
+
+
+class ResNeXtLSTMCell(ClipNetwork):
+    """The reference application's network: an LSTM step per frame from a zero state, two classes, fake first.
+
+    Its LSTM took the frames of a clip for a batch, so each is a sequence of one step. Then order counts for
+    nothing, and neither the recurrent weights nor the forget gate have an effect: they are left out.
+    """
+
+    trunk: ResNet
+
+    def __init__(self, arch: Architecture) -> None:
+        nn.Module.__init__(self)  # of the parts of a ClipNetwork it has the trunk alone
+        self.trunk, width = _resnext(arch)
+        self.gates = nn.Linear(width, 3 * arch.hidden, bias=False)
+        self.classifier = nn.Linear(arch.hidden, arch.classes)
+        self._last = arch.head_mode == "last"
+
+    def features(self, frames: Tensor) -> Tensor:
+        """`[B, 3, H, W]` -> `[B, width]`: the trunk's, averaged over the picture."""
+        found: Tensor = self.trunk(frames)
+        return found
+
+    def heads(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `ClipNetwork.heads`; the logit of a clip is that of its last frame, or of its mean state."""
+        into, new, out = self.gates(features).chunk(3, dim=-1)
+        states = torch.sigmoid(out) * torch.tanh(torch.sigmoid(into) * torch.tanh(new))
+        fake, real = self.classifier(states).unbind(-1)
+        each, held = fake - real, mask.sum(1).clamp(min=1)
+        if self._last:
+            return each.gather(1, held.unsqueeze(1) - 1).squeeze(1), each
+        return (each * mask).sum(1) / held, each  # the classifier is linear: the mean's logit
 
 
 class EfficientNetLite0LSTM(ClipNetwork):
@@ -82,7 +109,19 @@ class EfficientNetLite0LSTM(ClipNetwork):
         super().__init__(EfficientNetLite0(outputs=0), FEATURES, arch)
 
 
+def _resnext(arch: Architecture) -> tuple[ResNet, int]:
+    """A ResNeXt without its classifier, and the width of its features."""
+    trunk = ResNet(Bottleneck, list(arch.layers), groups=arch.groups, width_per_group=arch.width_per_group)
+    width: int = trunk.fc.in_features
+    trunk.fc = nn.Identity()
+    return trunk, width
+
+
 def build(arch: Architecture) -> ClipNetwork:
     """The network that a weights file's header describes, with random weights."""
-    families = {"resnext_lstm": ResNeXtLSTM, "efficientnet_lite0_lstm": EfficientNetLite0LSTM}
+    families = {
+        "resnext_lstm": ResNeXtLSTM,
+        "efficientnet_lite0_lstm": EfficientNetLite0LSTM,
+        "resnext_lstm_cell": ResNeXtLSTMCell,
+    }
     return families[arch.family](arch)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from detector.errors import WeightsError
 from detector.types import CropSpec, DetectorName, Policy, Sampling
@@ -31,21 +31,54 @@ _MAX_HEADER = 1 << 20
 _Positive = Annotated[int, Meta(ge=1, le=4096)]
 
 
-class Architecture(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Shape of the network. ResNeXt-50 32x4d is layers (3, 4, 6, 3), groups 32, width_per_group 4."""
+# For weights that nobody has measured: equal odds, and no rate is promised.
+UNMEASURED = Policy(
+    policy_id="unmeasured",
+    slope=1.0,
+    bias=0.0,
+    flag=0.5,
+    flag_fpr=1.0,
+    uncertain=0.5,
+    uncertain_fpr=1.0,
+    level="none",
+    data="none: nobody has measured these weights",
+)
 
-    family: Literal["resnext_lstm", "efficientnet_lite0_lstm"] = "resnext_lstm"
+# What the families' networks do, and nothing else: see `Architecture`.
+_SEQUENCE = ("time", "mean", 1, "positive_is_fake")
+_CELL = ("batch", False, 2, "zero_is_fake")
+
+
+class Architecture(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shape of the network. ResNeXt-50 32x4d is layers (3, 4, 6, 3), groups 32, width_per_group 4.
+
+    `resnext_lstm_cell` is the reference application's: an LSTM along the axis of the batch, so that each
+    frame is a sequence of one step, without a projection before it, and two classes.
+    """
+
+    family: Literal["resnext_lstm", "efficientnet_lite0_lstm", "resnext_lstm_cell"] = "resnext_lstm"
     layers: tuple[_Positive, _Positive, _Positive, _Positive] = (2, 2, 2, 2)
     groups: _Positive = 16
     width_per_group: _Positive = 4
     projection: _Positive = 256
     hidden: _Positive = 128
     lstm_bias: bool = True
-    lstm_axis: Literal["time"] = "time"
-    head_mode: Literal["mean"] = "mean"
-    classes: Literal[1] = 1
-    labels: Literal["positive_is_fake"] = "positive_is_fake"
+    lstm_axis: Literal["time", "batch"] = "time"
+    head_mode: Literal["mean", "last"] = "mean"
+    classes: Literal[1, 2] = 1
+    labels: Literal["positive_is_fake", "zero_is_fake"] = "positive_is_fake"
     mix: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what the family's network does not do."""
+        if self.family == "resnext_lstm_cell":
+            fits = (self.lstm_axis, self.lstm_bias, self.classes, self.labels) == _CELL
+        else:
+            fits = (self.lstm_axis, self.head_mode, self.classes, self.labels) == _SEQUENCE
+        if not fits:
+            raise ValueError(
+                f"lstm_axis, lstm_bias, head_mode, classes, labels: not those of a {self.family}"
+            )
 
 
 class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +113,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     `golden_logit` is the clip logit of `golden_clip` on a CPU in float32. `prior` is the share of fakes in
     the training set. `provenance` holds free text: data and terms, recipe, seed, hardware, time, start.
+    `checksum` covers the tensors and the rest of the header; `write` sets it, older files have none.
     """
 
     format: Literal[1] = 1
@@ -93,6 +127,7 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     golden_logit: float
     trained: bool = True
     provenance: dict[str, str] = {}
+    checksum: str = ""
 
     @property
     def sampling(self) -> Sampling:
@@ -195,7 +230,10 @@ def parse(data: bytes, name: str, digest: str) -> WeightsFile:
     """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= min(_MAX_HEADER, len(data) - 8):
-        raise WeightsError(f"weights {name}: this is not a safetensors file, or it is cut off")
+        raise WeightsError(
+            f"weights {name}: this is not a safetensors file, or it is cut off",
+            hint="`deepfake-scan weights import` makes one of a checkpoint of the reference application.",
+        )
     try:
         index = json.loads(data[8 : 8 + length])
         text = index.pop("__metadata__")[_KEY]
@@ -211,7 +249,13 @@ def parse(data: bytes, name: str, digest: str) -> WeightsFile:
     tensors = data[8 + length :]
     if len(tensors) != _end_of_tensors(index):
         raise WeightsError(f"weights {name}: the tensors are cut off, or something follows them")
-    return WeightsFile(header, _weights_id(header, index, tensors), digest, data)
+    weights_id = _weights_id(header, index, tensors)
+    if header.checksum not in ("", _checksum(header, weights_id)):
+        raise WeightsError(
+            f"weights {name}: the header or the tensors are not those that were written",
+            hint="The file is damaged; copy or make it again.",
+        )
+    return WeightsFile(header, weights_id, digest, data)
 
 
 def _end_of_tensors(index: Mapping[str, Any]) -> int:
@@ -223,7 +267,10 @@ def _end_of_tensors(index: Mapping[str, Any]) -> int:
 
 
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> WeightsFile:
-    """Write a weights file, the tensors stored as the header's `storage` says, and read it back."""
+    """Write a weights file, the tensors stored as the header's `storage` says, and read it back.
+
+    Its header carries the checksum, whatever the given one has there.
+    """
     import torch
     from safetensors.torch import save
 
@@ -232,8 +279,14 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> WeightsF
         name: tensor.detach().cpu().contiguous().to(dtype) if tensor.is_floating_point() else tensor.cpu()
         for name, tensor in tensors.items()
     }
+
+    def packed(header: Header) -> bytes:
+        return save(stored, metadata={_KEY: msgspec.json.encode(header).decode()})
+
+    header = structs.replace(header, checksum="")
+    weights_id = parse(packed(header), path.name, "").weights_id
     temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(save(stored, metadata={_KEY: msgspec.json.encode(header).decode()}))
+    temporary.write_bytes(packed(structs.replace(header, checksum=_checksum(header, weights_id))))
     temporary.replace(path)
     return read(path)
 
@@ -245,3 +298,9 @@ def _weights_id(header: Header, index: Mapping[str, Any], tensors: bytes) -> str
     digest.update(json.dumps(index, sort_keys=True).encode())
     digest.update(tensors)
     return digest.hexdigest()[:12]
+
+
+def _checksum(header: Header, weights_id: str) -> str:
+    """16 hex digits over the header and, by the id, the tensors: against damage, not against forgery."""
+    text = msgspec.json.encode(structs.replace(header, checksum=""))
+    return hashlib.sha256(text + weights_id.encode()).hexdigest()[:16]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from jobs.cli_options import ConfigFiles, Json, Sets, load_scan, print_json
 
 weights_app = typer.Typer(
-    help="Weights files: what ships, and whether a file is whole.", no_args_is_help=True
+    help="Weights files: what ships, whether a file is whole, and those of others.", no_args_is_help=True
 )
 dataset_app = typer.Typer(help="Labelled data: look it over before it is trained on.", no_args_is_help=True)
 config_app = typer.Typer(help="Settings: check files, show what is in force.", no_args_is_help=True)
@@ -65,6 +65,45 @@ def weights_verify(
     Model(weights)
     where = name if scheme_of(name) == "s3" else resolve(name)
     print(f"{where}: whole; weights_id {weights.weights_id}, sha256 {weights.sha256}")
+
+
+@weights_app.command("import")
+def weights_import(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint, a .pt file.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The weights file; else beside the checkpoint, .safetensors."),
+    ] = None,
+    mode: Annotated[
+        Literal["last", "mean"],
+        typer.Option(help="What decides: the last frame, as in the application, or the mean of all."),
+    ] = "last",
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, max=300, help="First frames of a video; else as the file's name says, or 20."),
+    ] = None,
+) -> None:
+    """Make a weights file of a checkpoint of the reference application; nothing in it is run.
+
+    Example: deepfake-scan weights import model_97_acc_100_frames_FF_data.pt -o theirs.safetensors
+
+    That is Deepfake_detection_using_deep_learning, ResNeXt-50 and an LSTM, of which several checkpoints are
+    published. The file scores as the application does; docs/import.md says where not.
+    """
+    from detector.reference import LICENCE, convert, frames_of
+    from jobs.schema import printable
+
+    target = output or checkpoint.with_suffix(".safetensors")
+    count = frames or frames_of(checkpoint.stem)
+    weights = convert(checkpoint, target, mode=mode, frames=count)
+    deciding = "the last in which it is seen decides" if mode == "last" else "their mean decides"
+    print(
+        f"{printable(str(target))}: weights_id {weights.weights_id}, sha256 {weights.sha256}\n"
+        f"  shown: the first {count} frames, faces boxed by HOG and squashed to 112 px, BGR; {deciding}\n"
+        "  thresholds: 0.5, not measured on anything\n"
+        f"  licence: {LICENCE}"
+    )
 
 
 @config_app.command("check")

@@ -23,6 +23,7 @@ from jobs.named_weights import open_weights
 from jobs.policies import policy_for
 from jobs.reading import open_planned
 from jobs.schema import Handling, ScanContext, failed_row, printable, row
+from jobs.summary import UNMEASURED_WORDS
 
 
 def explain(
@@ -133,6 +134,8 @@ def in_words(found: dict[str, Any]) -> str:
         f"  {found['verdict'].replace('_', ' ')}: p_fake {found['p_fake']:.3f} "
         f"(flagged from {found['threshold_flag']:.3f}, uncertain from {found['threshold_uncertain']:.3f})"
     )
+    if found["threshold_level"] == "none":
+        lines.append(f"  {UNMEASURED_WORDS}")
     lines += [
         f"  person {person['person_id']}: p_fake {person['p_fake']:.3f}, "
         f"{person['verdict'].replace('_', ' ')}, {_counted(person['windows'], 'window')} "

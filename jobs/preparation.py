@@ -106,6 +106,7 @@ def prepare(settings: ScanSettings) -> Preparation:
         weights=weights.header.name,
         weights_id=weights.weights_id,
         trained=weights.header.trained,
+        threshold_level=policy.level,
         started_at=now,
         price_per_hour=settings.price_per_hour,
     )

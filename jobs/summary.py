@@ -28,6 +28,10 @@ _STOPPED = (INTERRUPTED, TERMINATED, WORK_LEFT)
 
 _TOP_REASONS = 5
 
+UNMEASURED_WORDS = (
+    "The thresholds of these weights were never measured: nobody knows how often a flag is wrong."
+)
+
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
@@ -46,6 +50,7 @@ class Summary:
     weights_id: str
     trained: bool
     started_at: datetime
+    threshold_level: str = "crop"
     listed: int = 0
     already_done: int = 0
     to_do: int = 0
@@ -174,6 +179,8 @@ class Summary:
             lines.append(f"  all of them: deepfake-scan query failed {printable(self.output)}")
         if not self.trained and self.status[Status.SCORED]:
             lines.append("  The weights are untrained: these scores mean nothing.")
+        elif self.threshold_level == "none" and self.status[Status.SCORED]:
+            lines.append(f"  {UNMEASURED_WORDS}")
         return "\n".join(lines)
 
     def _work_lines(self) -> list[str]:

@@ -20,7 +20,7 @@ from detector.network import ClipNetwork, build
 from detector.training.data import CropStore, Sample
 from detector.training.selfblend import Families, self_blend
 from detector.types import Clips, Policy
-from detector.weights import Architecture, Header, Input, WeightsFile, write
+from detector.weights import UNMEASURED, Architecture, Header, Input, WeightsFile, write
 
 _CROPS_PER_CALL = 64
 
@@ -160,19 +160,9 @@ def export(
     """
     network = _rounded(draft.architecture, tensors)
     state = network.state_dict()
-    unmeasured = Policy(
-        policy_id="unmeasured",
-        slope=1.0,
-        bias=0.0,
-        flag=0.5,
-        flag_fpr=FLAG_FPR,
-        uncertain=0.5,
-        uncertain_fpr=UNCERTAIN_FPR,
-        level="none",
-    )
     # Not under its name before it has a policy: a training that is killed here must not look finished.
     draft_path = path.with_suffix(".unmeasured")
-    first = write(draft_path, _header(draft, unmeasured, network), state)
+    first = write(draft_path, _header(draft, UNMEASURED, network), state)
     draft_path.unlink()
     figures, logits = measure(Model(first), validation)
     on = clips or Scored(labels_of(validation), logits, groups_of(validation))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-import torch
-from torch import Tensor
 
+from detector.checkpoints import state_dict
 from detector.efficientnet import EfficientNetLite0, load_state
 from detector.errors import WeightsError
 from detector.network import ClipNetwork
@@ -16,7 +14,6 @@ from detector.weights import Architecture, read
 
 _OURS = ".safetensors"
 _CLASSIFIER = ("fc.", "_fc.")
-_A_STATE_DICT = "Save the state dict of the trunk alone: torch.save(model.state_dict(), PATH)."
 
 
 def start_from(network: ClipNetwork, path: Path, architecture: Architecture) -> None:
@@ -32,7 +29,7 @@ def start_from(network: ClipNetwork, path: Path, architecture: Architecture) -> 
     if path.suffix == _OURS:
         _from_weights(network, path, architecture)
         return
-    trunk = {name: value for name, value in _checkpoint(path).items() if not name.startswith(_CLASSIFIER)}
+    trunk = {name: value for name, value in state_dict(path).items() if not name.startswith(_CLASSIFIER)}
     try:
         if isinstance(network.trunk, EfficientNetLite0):
             load_state(network.trunk, trunk)
@@ -53,16 +50,3 @@ def _from_weights(network: ClipNetwork, path: Path, architecture: Architecture) 
             hint="Give the cycle the architecture of the weights that it starts from.",
         )
     network.load_state_dict(weights.tensors())
-
-
-def _checkpoint(path: Path) -> Mapping[str, Tensor]:
-    """A plain state dict; nothing in the file is run."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling a stranger's file raises anything
-        raise WeightsError(
-            f"{path} is not a checkpoint that can be loaded: {str(error)[:200]}", hint=_A_STATE_DICT
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds something else than tensors by name", hint=_A_STATE_DICT)
-    return state

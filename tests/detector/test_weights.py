@@ -1,6 +1,7 @@
 """A weights file comes back as it was written, and anything that is damaged is refused in a sentence."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from detector import weights
 from detector.errors import WeightsError
 from detector.model import Model
-from detector.weights import Header, WeightsFile, read, resolve, write
+from detector.weights import Header, WeightsFile, bundled, parse, read, resolve, write
 from tests.seeded import seeded_weights
 
 
@@ -75,6 +76,29 @@ def test_a_header_says_how_to_sample_and_crop(made: WeightsFile) -> None:
 # --- damage -----------------------------------------------------------------------------------------------
 
 
+def test_one_flipped_bit_anywhere_is_refused(made: WeightsFile) -> None:
+    draw = random.Random(0)
+    header = range(8 + int.from_bytes(made.data[:8], "little"))
+    for place in [*draw.sample(header, 60), *draw.sample(range(len(made.data)), 40)]:
+        flipped = bytearray(made.data)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(WeightsError):
+            parse(bytes(flipped), f"flipped at {place}", "")
+
+
+def test_a_change_of_the_policy_alone_is_noticed(made: WeightsFile, tmp_path: Path) -> None:
+    changed_policy = with_header(made.data, lambda h: h["policy"].update(flag=0.999))
+
+    assert "not those that were written" in refused(changed_policy, tmp_path).message
+
+
+def test_a_file_without_a_checksum_is_read_as_before(made: WeightsFile, tmp_path: Path) -> None:
+    path = tmp_path / "older.safetensors"
+    path.write_bytes(with_header(made.data, lambda h: h.pop("checksum")))
+
+    assert read(path).weights_id == made.weights_id
+
+
 @pytest.mark.parametrize("keep", [0, 5, 8, 500, 5000, -1])
 def test_a_file_that_is_cut_off_is_refused(made: WeightsFile, tmp_path: Path, keep: int) -> None:
     assert "cut off" in refused(made.data[:keep], tmp_path).message
@@ -114,6 +138,11 @@ def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
         (lambda h: h["input"].update(padding="zero"), "padding"),
         (lambda h: h["architecture"].update(mix=1.5), "mix"),
         (lambda h: h["architecture"].update(family="meso"), "family"),
+        (lambda h: h["architecture"].update(head_mode="last"), "head_mode"),
+        (lambda h: h["architecture"].update(lstm_axis="batch"), "lstm_axis"),
+        (lambda h: h["architecture"].update(classes=2), "classes"),
+        (lambda h: h["architecture"].update(labels="zero_is_fake"), "labels"),
+        (lambda h: h["architecture"].update(family="resnext_lstm_cell"), "lstm_axis"),
         (lambda h: h["policy"].pop("flag"), "flag"),
         (lambda h: h.pop("golden_logit"), "golden_logit"),
     ],
@@ -214,6 +243,13 @@ def test_another_policy_or_name_leaves_the_id(made: WeightsFile, tmp_path: Path)
     header = changed(made.header, policy=other, name="other", provenance={"seed": "4"}, prior=0.2)
 
     assert write(tmp_path / "a.safetensors", header, made.tensors()).weights_id == made.weights_id
+
+
+def test_the_ids_of_the_shipped_files_stay() -> None:
+    """Tables hold them: another id means that every video would be scanned again."""
+    ids = {path.stem: read(path).weights_id for path in bundled().glob("*.safetensors")}
+
+    assert ids == {"efficientnet_lite0_lstm": "a2e75e16a1d2", "resnext_lstm": "56cd2bca98fe"}
 
 
 def test_whatever_changes_a_logit_changes_the_id(made: WeightsFile, tmp_path: Path) -> None:

@@ -291,6 +291,11 @@ def test_explain_says_what_is_missing_before_it_says_what_it_thinks(
     assert "p_fake" in lines[3]
 
 
+@pytest.mark.parametrize("level", ["none", "crop"])
+def test_explain_says_when_thresholds_were_never_measured(level: str) -> None:
+    assert ("never measured" in in_words(sample_row() | {"threshold_level": level})) is (level == "none")
+
+
 def test_a_gpu_that_is_asked_for_and_not_there_is_said_so(
     command: Command, scanned: Scanned, seeded: Path, tmp_path: Path
 ) -> None:

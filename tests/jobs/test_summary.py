@@ -116,6 +116,14 @@ def test_scores_of_an_untrained_network_are_called_meaningless() -> None:
     assert "mean nothing" not in counted(sample_row("a", Reason.LOST), trained=False).closing()
 
 
+def test_thresholds_that_nobody_measured_are_called_so() -> None:
+    unmeasured = {"threshold_level": "none"}
+    assert "never measured" in counted(sample_row(), **unmeasured).closing()
+    assert "never measured" not in counted(sample_row()).closing()
+    assert "never measured" not in counted(sample_row("a", Reason.LOST), **unmeasured).closing()
+    assert "never measured" not in counted(sample_row(), trained=False, **unmeasured).closing()
+
+
 def test_a_name_that_would_move_the_cursor_is_spelled_out() -> None:
     made = counted(sample_row("\x1b[2J\u202eoops.mp4", Reason.NOT_VIDEO))
     assert r"\x1b[2J\u202eoops.mp4" in made.closing()
