@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from detector.errors import DeepfakeScanError, SettingsError, StorageError, TableHeldError
+from detector.memory import give_freed_memory_back
 from detector.types import Reason
 from jobs.config import ScanSettings
 from jobs.estimate import estimate
@@ -241,6 +242,9 @@ class _Results:
                 self._job.summary.written += sum(map(len, self._rows))
                 self._rows = []
                 self._job.summary.write(self._table.output)
+                # A commit leaves holes in many heaps; a driver that lives for days would grow by them.
+                pa.default_memory_pool().release_unused()
+                give_freed_memory_back()
 
 
 def _say_only(job: Preparation, progress: Progress) -> Summary:

@@ -39,19 +39,19 @@ class Calibration:
 def calibrate(labels: Labels, logits: Scores) -> Calibration:
     """Slope and bias with the least log loss, each class weighted to one half.
 
-    A penalty of some ten samples' weight holds them to 1 and 0: a few that are told apart without a mistake
-    would otherwise ask for an endless slope, and every real above them would score 1.
+    A penalty of some ten samples' weight on how far the slope spreads the logits holds it to 1: a few that
+    are told apart without a mistake would otherwise ask for an endless slope, and reals above them score 1.
     """
-    prior = _PRIOR_SAMPLES / 2 / max(1, len(labels))
+    prior = _PRIOR_SAMPLES / 2 / max(1, len(labels)) * max(float(np.var(logits)), 1e-6)
     weight = np.where(labels == 1, 0.5 / max(1, labels.sum()), 0.5 / max(1, (1 - labels).sum()))
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         calibrated = logits * parameters[0] + parameters[1]
         error = weight * (sigmoid(calibrated) - labels)
         value = np.sum(weight * (np.logaddexp(0.0, calibrated) - labels * calibrated))
-        away = parameters - (1.0, 0.0)
-        value += prior * np.sum(away**2)
-        return float(value), np.array([np.sum(error * logits), np.sum(error)]) + 2 * prior * away
+        away = parameters[0] - 1.0
+        value += prior * away**2
+        return float(value), np.array([np.sum(error * logits) + 2 * prior * away, np.sum(error)])
 
     found = minimize(
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), (None, None)]

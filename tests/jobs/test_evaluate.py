@@ -1,0 +1,176 @@
+"""`evaluate` on crops and on videos: its figures are those of the scores that a scan writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from detector.evaluation.conditions import CONDITIONS
+from detector.model import Model
+from detector.training.data import read_samples
+from detector.training.finish import labels_of, logits_of
+from detector.weights import read
+from tests.jobs.conftest import Command
+from tests.toy import make_toy_set
+
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 40 crops with a tar beside it: 20 people, a real and a fake of each, two kinds of fakes."""
+    path = tmp_path_factory.mktemp("crops") / "faces.csv"
+    rng = np.random.default_rng(0)
+    with tarfile.open(path.with_suffix(".tar"), "w") as tar, path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label", "group", "split", "manipulation", "face_px"])
+        for number in range(40):
+            person, fake = divmod(number, 2)
+            picture = rng.integers(0, 160 + 60 * fake, (80, 80, 3), np.uint8)
+            data = cv2.imencode(".png", picture)[1].tobytes()
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+            kind = ("", HOSTILE if person % 2 else "swap")[fake]
+            split = "val" if person < 5 else "test"
+            rows.writerow([entry.name, fake, f"person {person}", split, kind, 40 + 3 * number])
+    return path
+
+
+def _evaluated(command: Command, *words: object) -> dict[str, Any]:
+    done = command("evaluate", *words, "--json")
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_figures_of_crops_are_those_of_their_scores(command: Command, crops: Path, seeded: Path) -> None:
+    found = _evaluated(command, "--crops", crops, "--weights", seeded)
+    samples = read_samples(crops)
+    labels, logits = labels_of(samples), logits_of(Model(read(seeded)), samples)
+    assert found["schema"] == 1
+    assert found["unit"] == "frame"
+    assert found["video"] is None
+    assert found["frame"]["auc"] == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
+    ap = average_precision_score(labels, logits)
+    assert found["frame"]["average_precision"] == pytest.approx(ap, abs=1e-6)
+    assert (found["frame"]["reals"], found["frame"]["fakes"], found["frame"]["groups"]) == (20, 20, 20)
+    low, high = found["frame"]["intervals"]["auc"]
+    assert low <= found["frame"]["auc"] <= high
+    assert found["frame"]["tpr_at_fpr_0_1"] is None, "20 people say nothing of one false alarm in 1,000"
+    assert found["outcomes"] == {"scored": 40}
+    assert sum(found["frame"]["confusion"].values()) == 40
+    assert found["weights"]["weights_id"] == read(seeded).weights_id
+
+
+def test_every_condition_is_scored_and_held_against_the_same_crops(
+    command: Command, crops: Path, seeded: Path
+) -> None:
+    found = _evaluated(command, "--crops", crops, "--weights", seeded, "--split", "test")
+    assert [one["condition"] for one in found["robustness"]] == list(CONDITIONS)
+    for one in found["robustness"]:
+        assert one["items"] == 30
+        assert one["auc_change"] == pytest.approx(one["auc"] - found["frame"]["auc"])
+    assert any(one["auc_change"] for one in found["robustness"]), "nothing was changed at all"
+
+
+def test_fakes_of_one_kind_are_held_against_all_reals(command: Command, crops: Path, seeded: Path) -> None:
+    found = _evaluated(command, "--crops", crops, "--weights", seeded, "--no-robustness")
+    slices = {(one["column"], one["value"]): one for one in found["slices"]}
+    swap = slices["manipulation", "swap"]
+    assert (swap["against"], swap["reals"], swap["fakes"]) == ("all reals", 20, 10)
+    samples = [s for s in read_samples(crops) if dict(s.facets)["manipulation"] in ("", "swap")]
+    logits = logits_of(Model(read(seeded)), samples)
+    assert swap["auc"] == pytest.approx(roc_auc_score(labels_of(samples), logits), abs=1e-6)
+    sizes = [one for one in found["slices"] if one["column"] == "face_px"]
+    assert [one["reals"] + one["fakes"] for one in sizes] == [10, 10, 10, 10], "numbers come in four bins"
+    assert found["robustness"] == []
+
+
+def test_the_page_reads_without_script_and_network(
+    command: Command, crops: Path, seeded: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = command("evaluate", "--crops", crops, "--weights", seeded, "--split", "val", "--page", page)
+    assert done.code == 0, done.err
+    assert "AUC" in done.out
+    text = page.read_text()
+    parsed = _Parsed()
+    parsed.feed(text)
+    assert parsed.tags.count("svg") == 3
+    assert "script" not in parsed.tags, "a name from the CSV became a tag"
+    assert parsed.links == [], f"the page asks for {parsed.links}"
+    assert not re.search(r"url\((?!#)", text)
+    assert "NaN" not in text
+    assert "None" not in text
+    for condition in CONDITIONS:
+        assert condition in text
+
+
+class _Parsed(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [
+            v for k, v in attrs if k in ("src", "href", "xlink:href") and not (v or "").startswith("#")
+        ]
+
+
+def test_videos_are_judged_as_a_scan_judges_them(command: Command, seeded: Path, tmp_path: Path) -> None:
+    data = make_toy_set(tmp_path / "data", videos=6)
+    (data / "fake" / "broken.mp4").write_bytes(b"\0" * 5000)
+    scan = command("scan", data, "-o", tmp_path / "out", "--weights", seeded, "--address", "in-process")
+    assert scan.code == 3, scan.err
+    rows = json.loads(
+        command("query", "sql", tmp_path / "out", "SELECT uri, logit FROM latest", "--json").out
+    )
+    by_name = {row["uri"].rsplit("/", 2)[1:][0] + row["uri"][-6:]: row["logit"] for row in rows}
+    labels = [int(name.startswith("fake")) for name, logit in by_name.items() if logit is not None]
+    logits = [logit for logit in by_name.values() if logit is not None]
+    assert len(logits) == 6, "the toy videos show a face each"
+
+    found = _evaluated(command, data, "--weights", seeded, "--address", "in-process", "--no-robustness")
+    assert found["video"]["auc"] == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
+    assert found["video"]["abstained_fakes"] == 1
+    assert found["video"]["coverage"] == pytest.approx(6 / 7)
+    worst = [(label, logit) for label, logit in zip(labels, logits, strict=True)] + [(1, -1e9)]
+    as_wrong = roc_auc_score(*zip(*worst, strict=True))
+    assert found["video"]["all"]["auc"] == pytest.approx(as_wrong, abs=1e-6), (
+        "the broken fake counts as missed"
+    )
+    assert found["outcomes"]["scored"] == 6
+    assert found["frame"]["fakes"] > found["video"]["fakes"], "every frame of every clip is an item"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "not given: labelled videos or --crops"),
+        (("nowhere/",), "nowhere does not exist"),
+        (("--crops", "CROPS", "--split", "train"), "no samples of split train"),
+        (("--crops", "CROPS", "--slice-by", "colour"), "no column colour to slice by"),
+        (("CROPS",), "is no video"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_scored(
+    command: Command, crops: Path, seeded: Path, words: tuple[str, ...], message: str
+) -> None:
+    told = [str(crops) if word == "CROPS" else word for word in words]
+    done = command("evaluate", *told, "--weights", seeded, "--no-robustness")
+    assert done.code == 2
+    assert message in done.err
