@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 or newer, make and git. `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-s3 test test-slow soak fuzz bench check lock clean
+.PHONY: help setup demo demo-s3 test test-slow soak fuzz cards bench check lock clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -81,6 +81,9 @@ soak: setup  ## the full counts of one bar: make soak BAR=name
 
 fuzz: setup  ## damaged files through the decoding child: COUNT=n (1000) of SEED=n (a fresh one, printed)
 	@$(BIN)/python -m tests.soak.fuzz --fresh $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+
+cards: setup  ## measure the shipped weights again, and write model cards and the README's claim
+	@$(BIN)/python -m tests.bench.cards $(ARGS)
 
 bench: BAR ?= cost
 bench: setup  ## measure what a video costs; another thing: make bench BAR=name

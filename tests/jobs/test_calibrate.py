@@ -135,7 +135,8 @@ def test_labels_refit_the_calibration(command: Command, tmp_path: Path, seeded: 
     done = _calibrate(command, tmp_path, "--labels", tmp_path / "labels.csv", "--weights", seeded, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert found["loss_after"] < 0.65 < 1 < found["loss_before"]
+    assert found["loss_after"] < 0.65
+    assert found["loss_before"] > 1
     assert found["policy"]["slope"] > 2, "the classes are told apart more sharply than the logits say"
     assert (found["reals"], found["fakes"]) == (200, 200)
 

@@ -1,0 +1,230 @@
+"""`make cards`: every figure of the model cards and the README, from the shipped files and the shared data.
+
+Writes `weights/figures.json`, and from it the cards and the README's claim (`card_text`). A part that was
+measured already for the same weights is taken from `.bench/cards`. The test split is looked at with `--test`
+alone: once, when weights are final.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from detector.crops import resize
+from detector.evaluation.figures import Items, figures
+from detector.evaluation.intervals import auc_change_interval
+from detector.evaluation.metrics import auc
+from detector.model import Model, settle_process
+from detector.training.data import CropStore, Sample, read_samples
+from detector.training.motion import moving_still
+from detector.types import Clips, ClipScore, Facts, Status
+from detector.verdict import decide
+from detector.weights import WeightsFile, bundled, manifest, read
+from jobs import evaluate, evaluate_report
+from jobs.config import ScanSettings
+from jobs.crop_shards import VideoCrops, extracted, plan_of
+from jobs.local import uri_of
+from jobs.stages import unpacked
+from tests.bench import card_text
+from tests.shared import shared_data_folder, why_missing
+
+FIGURES = bundled() / "figures.json"
+PROFILES = {"fast": 10, "balanced": 20, "thorough": 100}
+"""Frames that each looks at."""
+_CACHE = Path(__file__).resolve().parents[2] / ".bench" / "cards"
+_STILLS = 400
+_CLIP_FRAMES = 10
+
+
+def main() -> int:
+    """Measure what is missing, write figures, cards and claim."""
+    parser = argparse.ArgumentParser(prog="make cards")
+    parser.add_argument("--test", action="store_true", help="look at the test split, once")
+    options = parser.parse_args()
+    if missing := why_missing(shared_data_folder()):
+        print(missing, file=sys.stderr)
+        return 2
+    settle_process()
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in sorted(n for n in manifest()["files"] if n.endswith(".safetensors")):
+        found[name.removesuffix(".safetensors")] = _measured(read(bundled() / name), test=options.test)
+    FIGURES.write_text(json.dumps(found, indent=1) + "\n")
+    card_text.write(found)
+    return 0
+
+
+def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
+    crops = shared_data_folder() / "crops"
+    parts: dict[str, Callable[[Model], Any]] = {
+        "val": lambda model: _crops(model, weights, crops / "dfdc_faces.csv", "val", robustness=True),
+        "utkface": lambda model: _crops(
+            model,
+            weights,
+            crops.parent / "faces_real" / "utkface_part1.csv",
+            slice_by=["age", "gender", "race"],
+        ),
+        "ciplab": lambda model: _crops(model, weights, crops / "ciplab_photoshop.csv"),
+        "time": _time,
+        **{f"videos_{profile}": _videos_of(profile, weights) for profile in PROFILES},
+    }
+    if test:
+        parts["test"] = lambda model: _crops(
+            model, weights, crops / "dfdc_faces.csv", "test", robustness=True
+        )
+    measured: dict[str, Any] = {"weights_id": weights.weights_id, "sha256": weights.sha256}
+    for name, measure in parts.items():
+        kept = _CACHE / f"{weights.sha256[:12]}-{name}.json"
+        if not kept.exists():
+            print(f"{weights.header.name}: {name}", flush=True)
+            kept.write_text(json.dumps(measure(Model(weights))))
+        measured[name] = json.loads(kept.read_text())
+    return measured
+
+
+def _crops(
+    model: Model,
+    weights: WeightsFile,
+    path: Path,
+    split: str | None = None,
+    *,
+    robustness: bool = False,
+    slice_by: Sequence[str] = (),
+) -> dict[str, Any]:
+    samples = evaluate.read([], [str(path)], split)
+    scores = evaluate.score_crops(samples, model, robustness=robustness, say=print)
+    report = evaluate_report.report(scores, weights, weights.header.policy, slice_by)
+    return {name: report[name] for name in ("frame", "calibration", "slices", "robustness", "outcomes")}
+
+
+def _videos_of(profile: str, weights: WeightsFile) -> Callable[[Model], dict[str, Any]]:
+    return lambda model: _videos(model, weights, profile)
+
+
+def _videos(model: Model, weights: WeightsFile, profile: str) -> dict[str, Any]:
+    """Figures of the labelled videos, and of one value for each group: many are tracks of one person."""
+    settings = ScanSettings.model_validate({"profile": profile, "address": "in-process"})
+    scores = evaluate.score_videos(
+        labelled_videos(), settings, model, weights.header.policy, robustness=False, say=print
+    )
+    assert scores.video is not None
+    return {
+        "frames": PROFILES[profile],
+        "video": figures(scores.video, weights.header.policy),
+        "by_group": figures(_one_per_group(scores.video), weights.header.policy),
+        "slices": evaluate_report.report(scores, weights, weights.header.policy, ["manipulation"])["slices"],
+        "outcomes": scores.outcomes,
+    }
+
+
+def labelled_videos() -> list[Sample]:
+    """The labelled videos with faces of the shared data."""
+    samples = []
+    for folder in ("faces", "fake"):
+        root = shared_data_folder() / "videos" / folder
+        with (root / "index.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row["label"] in ("real", "fake"):
+                    facets = (("manipulation", row["manipulation"] if row["label"] == "fake" else ""),)
+                    label = int(row["label"] == "fake")
+                    samples.append(Sample(str(root / row["file"]), label, row["group"], facets=facets))
+    return samples
+
+
+def _one_per_group(items: Items) -> Items:
+    """The mean logit of each group's reals, and of its fakes."""
+    covered = items.only(items.covered)
+    keys = sorted(set(zip(covered.groups.tolist(), covered.labels.tolist(), strict=True)))
+    logits = [
+        float(covered.logits[(covered.groups == group) & (covered.labels == label)].mean())
+        for group, label in keys
+    ]
+    groups, labels = zip(*keys, strict=True)
+    return Items(np.array(labels), np.array(logits), np.array(groups), {})
+
+
+def _time(model: Model) -> dict[str, Any]:
+    """What the order of frames adds: the LSTM alone against the mean of the frames; the mix as shipped."""
+    return {
+        "mix": model.header.architecture.mix,
+        "real videos": _with_and_without(*_of_videos(model)),
+        "stills in motion": _with_and_without(*_of_stills(model)),
+    }
+
+
+def _with_and_without(
+    labels: list[int], groups: list[str], logits: list[tuple[float, float]]
+) -> dict[str, Any]:
+    """AUC of the frames alone, of the LSTM alone, and the difference with its interval."""
+    y, g = np.array(labels), np.array(groups)
+    frames, sequence = np.array(logits).T
+    return {
+        "clips": len(y),
+        "groups": len(set(groups)),
+        "auc_frames": auc(y, frames),
+        "auc_lstm": auc(y, sequence),
+        "gain_interval": auc_change_interval(y, frames, sequence, g),
+    }
+
+
+_Column = tuple[list[int], list[str], list[tuple[float, float]]]
+
+
+def _of_videos(model: Model) -> _Column:
+    labels, groups, logits = [], [], []
+    for sample, facts, clips in _extractions(model):
+        scores = model.score(clips)
+        found = [
+            decide(facts, [replace(score, logit=of(score)) for score in scores], model.header.policy)
+            for of in (_mean_of_frames, _of_sequence)
+        ]
+        if found[0].status is Status.SCORED:
+            labels.append(sample.label)
+            groups.append(sample.group)
+            logits.append((found[0].logit or 0.0, found[1].logit or 0.0))
+    return labels, groups, logits
+
+
+def _extractions(model: Model) -> Iterator[tuple[Sample, Facts, Clips]]:
+    settings = ScanSettings(address="in-process")
+    by_uri = {uri_of(sample.uri): sample for sample in labelled_videos()}
+    plan, _ = plan_of(by_uri)
+    for row in extracted(plan, settings, settings.extract_options(model.header)):
+        if not isinstance(row, VideoCrops):
+            _, facts, clips = unpacked(row)
+            yield by_uri[row["uri"]], facts, clips
+
+
+def _of_stills(model: Model) -> _Column:
+    """Validation crops, each set in motion: what passes in time is that motion, and nothing else."""
+    crops = shared_data_folder() / "crops" / "dfdc_faces.csv"
+    samples = [sample for sample in read_samples(crops) if sample.split == "val"]
+    chosen = [samples[index] for index in np.random.default_rng(0).permutation(len(samples))[:_STILLS]]
+    store, size, logits = CropStore(), model.header.input.size, []
+    for number, sample in enumerate(chosen):
+        moved = moving_still(store.crop(sample), _CLIP_FRAMES, np.random.default_rng(number))
+        pixels = np.stack([resize(frame, size) for frame in moved])[None]
+        [score] = model.score(Clips(pixels, np.ones((1, _CLIP_FRAMES), np.bool_)))
+        logits.append((_mean_of_frames(score), _of_sequence(score)))
+    return [sample.label for sample in chosen], [sample.group for sample in chosen], logits
+
+
+def _mean_of_frames(score: ClipScore) -> float:
+    return fmean(logit for logit in score.frame_logits if logit == logit)  # noqa: PLR0124  # not nan
+
+
+def _of_sequence(score: ClipScore) -> float:
+    return score.sequence_logit
+
+
+if __name__ == "__main__":
+    sys.exit(main())
