@@ -29,17 +29,18 @@ from jobs import policies, query, scan
 from jobs.config import ScanSettings
 from jobs.listing import Listing
 from jobs.local import scheme_of, uri_of
+from jobs.manifests import is_manifest
 from jobs.preparation import prepare
 from jobs.schema import printable
 from jobs.units import format_percent
 
 _LEAST_OF_A_CLASS = 10
 
-# The newest answer to each version of each video under these settings; trials are asked as well.
+# The newest answer to each video under these settings; those of trials count as well.
 _ROWS = """
 SELECT uri, logit, status, extra['group'] AS account
 FROM results WHERE settings_id = $settings_id
-QUALIFY row_number() OVER (PARTITION BY uri, version ORDER BY scanned_at DESC, attempt DESC) = 1
+QUALIFY row_number() OVER (PARTITION BY uri ORDER BY scanned_at DESC, attempt DESC) = 1
 """
 
 
@@ -48,7 +49,7 @@ class Wish:
     """What is to be calibrated on, and to which rates."""
 
     reals: Sequence[str]
-    """Inputs of videos that are assumed real."""
+    """Inputs of videos that are assumed real, lists of them included."""
     labels: str | None
     """CSV of labelled videos: uri,label,group."""
     flag_fpr: float
@@ -116,14 +117,16 @@ def run(settings: ScanSettings, wish: Wish, path: Path, *, quiet: bool = False) 
         DeepfakeScanError: As `scan`.
     """
     labelled = _labelled(wish.labels)
-    inputs = [*wish.reals, *labelled]
-    job = prepare(settings.model_copy(update={"inputs": inputs}))
+    lists = [name for name in wish.reals if is_manifest(name)]
+    videos = [name for name in wish.reals if name not in lists]
+    job = prepare(settings.model_copy(update={"inputs": [*videos, *labelled], "manifests": lists}))
     summary = scan.run(job.settings, quiet=quiet)
     if summary.done and summary.exit_code not in (0, 3):
         raise InputError(f"the scan did not finish: exit code {summary.exit_code}", hint="Run it again.")
     with query.connect(job.output) as connection:
         rows = connection.sql(_ROWS, params={"settings_id": job.settings_id}).to_arrow_table()
-    reals = _held(rows, {item.uri for item in Listing(wish.reals)} if wish.reals else set())
+    listing = Listing(videos, settings.include, job.output, manifests=lists) if wish.reals else ()
+    reals = _held(rows, {item.uri for item in listing})
     weights = job.scoring.weights
     found = _calibrated(weights.header.policy, reals, _with_labels(rows, labelled), wish)
     policies.write(path, found.policy, weights.header.name, weights.weights_id, job.settings_id)

@@ -75,7 +75,8 @@ def evaluate(
 def calibrate(
     *,
     reals: Annotated[
-        list[str] | None, typer.Option(help="Folders, files, patterns or prefixes of real videos.")
+        list[str] | None,
+        typer.Option(help="Real videos: folders, patterns, prefixes, or a list of them in CSV."),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="A CSV with uri,label,group: refits the calibration as well.")

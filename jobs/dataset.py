@@ -22,7 +22,7 @@ from detector.weights import Input
 from jobs.crop_shards import REACH, VideoCrops, extract_options, extracted, plan_of, video_info
 from jobs.files import storage_error
 from jobs.listed import SUFFIXES, suffix
-from jobs.local import uri_of
+from jobs.local import scheme_of, uri_of
 from jobs.schema import printable
 from jobs.train_config import TrainSettings
 
@@ -146,7 +146,7 @@ def once(samples: Sequence[Sample]) -> list[Sample]:
     held: dict[str, Sample] = {}
     for sample in samples:
         # A member of a tar has no path of its own.
-        name = sample.uri if "!" in sample.uri else uri_of(sample.uri)
+        name = sample.uri if "!" in sample.uri or scheme_of(sample.uri) else uri_of(sample.uri)
         first = held.setdefault(name, sample)
         if (first.label, first.split) != (sample.label, sample.split):
             raise InputError(f"{sample.uri} comes twice, with another label or split")

@@ -107,6 +107,6 @@ def _histogram(axes: Axes, histogram: Mapping[str, Any], policy: Mapping[str, An
     for name, colour in (("reals", _REAL), ("fakes", _FAKE)):
         axes.stairs(histogram[name], histogram["edges"], color=colour, label=name, fill=True, alpha=0.35)
         axes.stairs(histogram[name], histogram["edges"], color=colour)
-    for threshold in ("uncertain", "flag"):
-        axes.axvline(policy[threshold], color=_LINE, linestyle="--", linewidth=1)
-    axes.legend()
+    for threshold, name, style in (("uncertain", "uncertain from", ":"), ("flag", "flagged from", "--")):
+        axes.axvline(policy[threshold], color=_LINE, linestyle=style, linewidth=1, label=name)
+    axes.legend(loc="upper center")

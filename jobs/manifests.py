@@ -78,18 +78,21 @@ def _open(name: str) -> Iterator[IO[bytes]]:
             yield file
 
 
+def is_manifest(name: str) -> bool:
+    """Whether an input names a list of videos, by its suffix, and no video."""
+    return suffix(name) in _readers() or name.rpartition("/")[2] == _INVENTORY
+
+
+def _readers() -> Mapping[str, Callable[[IO[bytes]], Iterable[_Row]]]:
+    return {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines}
+
+
 def _rows(name: str) -> Iterator[_Row]:
-    readers: dict[str, Callable[[IO[bytes]], Iterable[_Row]]] = {
-        ".parquet": _parquet,
-        ".csv": _csv,
-        ".jsonl": _json_lines,
-        ".ndjson": _json_lines,
-    }
-    reader = readers.get(suffix(name))
+    reader = _readers().get(suffix(name))
     if reader is None:
         raise InputError(
             "its form is not told by its suffix",
-            hint=f"Name a file that ends in {', '.join(readers)}, or the {_INVENTORY} of an S3 Inventory.",
+            hint=f"Name a file that ends in {', '.join(_readers())}, or the {_INVENTORY} of an S3 Inventory.",
         )
     with _open(name) as file:
         for number, row in enumerate(reader(file), start=1):

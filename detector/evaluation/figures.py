@@ -208,7 +208,7 @@ def _binned(values: NDArray[np.str_]) -> NDArray[np.str_]:
         return values
     edges = np.unique(np.nanquantile(numbers, [0, 0.25, 0.5, 0.75, 1]))
     index = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(0, len(edges) - 2))
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
     return np.array(
         ["" if math.isnan(number) else names[at] for number, at in zip(numbers, index, strict=True)]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,18 @@ def scanned_reals(tmp_path: Path, seeded: Path) -> Path:
     return tmp_path
 
 
-def _record(folder: Path, weights: Path, logits: Any) -> None:
+def _record(
+    folder: Path, weights: Path, logits: Any, extra: Callable[[int], dict[str, str]] | None = None
+) -> None:
     """Rows as a scan of `folder/reals` would write them."""
     out = folder / "out"
     job = prepare(ScanSettings(inputs=[str(folder / "reals")], output=str(out), weights=str(weights)))
     context = replace(job.context, scan_date=CONTEXT.scan_date)
     rows = []
-    for item, logit in zip(Listing([str(folder / "reals")]), logits, strict=True):
+    items = sorted(Listing([str(folder / "reals")]), key=lambda item: item.uri)
+    for number, (item, logit) in enumerate(zip(items, logits, strict=True)):
         plan = planned() | {"uri": item.uri, "version": item.version, "size": item.size}
+        plan["extra"] = extra(number) if extra else None
         result = scored(float(sigmoid(np.array(logit))))
         persons = tuple(replace(person, logit=float(logit)) for person in result.persons)
         made = row(plan, replace(result, logit=float(logit), persons=persons), context, Handling())
@@ -119,6 +124,25 @@ def test_too_few_videos_are_told_in_a_number(command: Command, scanned_reals: Pa
     assert done.code == 2
     assert "needs at least 999 real videos; 400 are there" in done.err
     assert not (scanned_reals / "policy.json").exists()
+
+
+def test_a_list_says_whose_videos_they_are(command: Command, tmp_path: Path, seeded: Path) -> None:
+    (tmp_path / "reals").mkdir()
+    lines = ["uri,group"]
+    for number in range(VIDEOS):
+        path = tmp_path / "reals" / f"{number:03}.mp4"
+        path.write_bytes(b"x")
+        lines.append(f"{path},account {number // 4}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    accounts = np.random.default_rng(2).normal(-4, 1, VIDEOS // 4)
+    _record(tmp_path, seeded, np.repeat(accounts, 4), lambda number: {"group": f"account {number // 4}"})
+    words = ["--reals", tmp_path / "list.csv", "--weights", seeded, "--flag-fpr", "2%"]
+    done = _calibrate(command, tmp_path, *words, "--json")
+    assert done.code == 0, done.err
+    policy = json.loads(done.out)["policy"]
+    assert policy["groups"] == VIDEOS // 4
+    low, high = policy["flag_interval"]
+    assert high - low > 0.03, f"four videos of an account that are all alike are not four: {low} to {high}"
 
 
 def test_labels_refit_the_calibration(command: Command, tmp_path: Path, seeded: Path) -> None:

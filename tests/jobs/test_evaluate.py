@@ -21,6 +21,7 @@ from detector.model import Model
 from detector.training.data import read_samples
 from detector.training.finish import labels_of, logits_of
 from detector.weights import read
+from jobs import s3
 from tests.jobs.conftest import Command
 from tests.toy import make_toy_set
 
@@ -155,6 +156,23 @@ def test_videos_are_judged_as_a_scan_judges_them(command: Command, seeded: Path,
     )
     assert found["outcomes"]["scored"] == 6
     assert found["frame"]["fakes"] > found["video"]["fakes"], "every frame of every clip is an item"
+
+
+@pytest.mark.xdist_group("s3")
+def test_videos_may_lie_on_s3(command: Command, seeded: Path, tmp_path: Path, bucket: str) -> None:
+    data = make_toy_set(tmp_path / "data", videos=4)
+    lines = ["uri,label,group,manipulation"]
+    for path in sorted(data.rglob("*.mp4")):
+        key = f"{path.parent.name}/{path.name}"
+        s3.client().upload_file(str(path), bucket, key)
+        lines.append(f"s3://{bucket}/{key},{path.parent.name},{path.stem},{path.parent.name}")
+    lines.append(f"s3://{bucket}/fake/gone.mp4,fake,gone,fake")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    found = _evaluated(
+        command, tmp_path / "labels.csv", "--weights", seeded, "--address", "in-process", "--no-robustness"
+    )
+    assert found["outcomes"] == {"scored": 4, "not_found": 1}
+    assert (found["video"]["fakes"], found["video"]["abstained_fakes"]) == (3, 1)
 
 
 @pytest.mark.parametrize(
