@@ -12,7 +12,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from detector.evaluation.intervals import auc_change_interval
 from detector.evaluation.metrics import auc
 from detector.model import Model, settle_process
 from detector.training.data import CropStore, Sample, read_samples
+from detector.training.finish import measure
 from detector.training.motion import moving_still
 from detector.types import Clips, ClipScore, Facts, Status
 from detector.verdict import decide
@@ -75,6 +76,7 @@ def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
         ),
         "ciplab": lambda model: _crops(model, weights, crops / "ciplab_photoshop.csv"),
         "time": _time,
+        "margins": _margins,
         **{f"videos_{profile}": _videos_of(profile, weights) for profile in PROFILES},
     }
     if test:
@@ -82,13 +84,24 @@ def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
             model, weights, crops / "dfdc_faces.csv", "test", robustness=True
         )
     measured: dict[str, Any] = {"weights_id": weights.weights_id, "sha256": weights.sha256}
-    for name, measure in parts.items():
+    for name, part in parts.items():
         kept = _CACHE / f"{weights.sha256[:12]}-{name}.json"
         if not kept.exists():
             print(f"{weights.header.name}: {name}", flush=True)
-            kept.write_text(json.dumps(measure(Model(weights))))
+            kept.write_text(json.dumps(part(Model(weights))))
         measured[name] = json.loads(kept.read_text())
     return measured
+
+
+def _margins(model: Model) -> dict[str, Any]:
+    """Validation crops cut tighter and wider, and its reals against blends that were not trained on."""
+    found, _ = measure(model, _validation())
+    return asdict(found)
+
+
+def _validation() -> list[Sample]:
+    crops = shared_data_folder() / "crops" / "dfdc_faces.csv"
+    return [sample for sample in read_samples(crops) if sample.split == "val"]
 
 
 def _crops(
@@ -206,8 +219,7 @@ def _extractions(model: Model) -> Iterator[tuple[Sample, Facts, Clips]]:
 
 def _of_stills(model: Model) -> _Column:
     """Validation crops, each set in motion: what passes in time is that motion, and nothing else."""
-    crops = shared_data_folder() / "crops" / "dfdc_faces.csv"
-    samples = [sample for sample in read_samples(crops) if sample.split == "val"]
+    samples = _validation()
     chosen = [samples[index] for index in np.random.default_rng(0).permutation(len(samples))[:_STILLS]]
     store, size, logits = CropStore(), model.header.input.size, []
     for number, sample in enumerate(chosen):
