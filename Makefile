@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 or newer, make and git. `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-s3 test test-slow soak fuzz cards bench check lock clean
+.PHONY: help setup demo demo-s3 test test-slow soak fuzz cards bench bench-peers check lock clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -16,7 +16,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup: .venv/.installed  ## make .venv and install the locked packages (TORCH=cpu: PyTorch without CUDA)
 
@@ -88,6 +88,9 @@ cards: setup  ## measure the shipped weights again, and write model cards and th
 bench: BAR ?= cost
 bench: setup  ## measure what a video costs; another thing: make bench BAR=name
 	@$(call run_bar,bench)
+
+bench-peers: setup  ## the shipped weights beside the mean of their frames and beside MesoNet
+	@$(BIN)/python -m tests.bench.peers
 
 # A bar is a program tests/<kind>/<name>.py; beside them lie modules that cannot be run.
 define run_bar

@@ -43,7 +43,8 @@ def texts(found: Mapping[str, Any]) -> dict[Path, str]:
     environment.filters |= {"d": decimals, "ci": interval, "pct": percent, "pci": percent_interval}
     shipped = manifest()
     written = {}
-    for name, figures in found.items():
+    measured = found["weights"]
+    for name, figures in measured.items():
         judged = figures.get("test", figures["val"])
         written[bundled() / f"{name}.md"] = environment.get_template(f"{name}.md.j2").render(
             f=figures,
@@ -58,7 +59,7 @@ def texts(found: Mapping[str, Any]) -> dict[Path, str]:
         )
     written[bundled() / "manifest.json"] = json.dumps(shipped, indent=2) + "\n"
     default = shipped["default"].removesuffix(".safetensors")
-    claim = environment.get_template("claim.md.j2").render(f=found[default], name=default)
+    claim = environment.get_template("claim.md.j2").render(f=measured[default], name=default)
     readme = ROOT / "README.md"
     written[readme] = _CLAIM.sub(lambda held: held[1] + claim + held[2], readme.read_text())
     calibration = ROOT / "docs" / "calibration.md"

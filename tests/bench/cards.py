@@ -8,11 +8,11 @@ alone: once, when weights are final.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +24,7 @@ from detector.evaluation.figures import Items, figures
 from detector.evaluation.intervals import auc_change_interval
 from detector.evaluation.metrics import auc
 from detector.model import Model, settle_process
-from detector.training.data import CropStore, Sample, read_samples
+from detector.training.data import CropStore, Sample
 from detector.training.finish import measure
 from detector.training.motion import moving_still
 from detector.types import Clips, ClipScore, Facts, Status
@@ -33,9 +33,10 @@ from detector.weights import WeightsFile, bundled, manifest, read
 from jobs import evaluate, evaluate_report
 from jobs.config import ScanSettings
 from jobs.crop_shards import VideoCrops, extracted, plan_of
-from jobs.local import uri_of
 from jobs.stages import unpacked
 from tests.bench import card_text
+from tests.bench.peers import labelled_videos, peers
+from tests.bench.weights import validation
 from tests.shared import shared_data_folder, why_missing
 
 FIGURES = bundled() / "figures.json"
@@ -59,8 +60,9 @@ def main() -> int:
     found = {}
     for name in sorted(n for n in manifest()["files"] if n.endswith(".safetensors")):
         found[name.removesuffix(".safetensors")] = _measured(read(bundled() / name), test=options.test)
-    FIGURES.write_text(json.dumps(found, indent=1) + "\n")
-    card_text.write(found)
+    figures = {"weights": found, "peers": _kept("peers", _peers)}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    card_text.write(figures)
     return 0
 
 
@@ -85,23 +87,31 @@ def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
         )
     measured: dict[str, Any] = {"weights_id": weights.weights_id, "sha256": weights.sha256}
     for name, part in parts.items():
-        kept = _CACHE / f"{weights.sha256[:12]}-{name}.json"
-        if not kept.exists():
-            print(f"{weights.header.name}: {name}", flush=True)
-            kept.write_text(json.dumps(part(Model(weights))))
-        measured[name] = json.loads(kept.read_text())
+        measured[name] = _kept(f"{weights.sha256[:12]}-{name}", partial(_part, weights, part))
     return measured
+
+
+def _part(weights: WeightsFile, part: Callable[[Model], Any]) -> Any:
+    return part(Model(weights))
+
+
+def _kept(name: str, measure: Callable[[], Any]) -> Any:
+    """A part of the figures, measured unless that was done already."""
+    kept = _CACHE / f"{name}.json"
+    if not kept.exists():
+        print(name, flush=True)
+        kept.write_text(json.dumps(measure()))
+    return json.loads(kept.read_text())
+
+
+def _peers() -> list[dict[str, Any]]:
+    return [asdict(peer) for peer in peers(shared_data_folder())]
 
 
 def _margins(model: Model) -> dict[str, Any]:
     """Validation crops cut tighter and wider, and its reals against blends that were not trained on."""
-    found, _ = measure(model, _validation())
+    found, _ = measure(model, validation(shared_data_folder() / "crops"))
     return asdict(found)
-
-
-def _validation() -> list[Sample]:
-    crops = shared_data_folder() / "crops" / "dfdc_faces.csv"
-    return [sample for sample in read_samples(crops) if sample.split == "val"]
 
 
 def _crops(
@@ -127,7 +137,12 @@ def _videos(model: Model, weights: WeightsFile, profile: str) -> dict[str, Any]:
     """Figures of the labelled videos, and of one value for each group: many are tracks of one person."""
     settings = ScanSettings.model_validate({"profile": profile, "address": "in-process"})
     scores = evaluate.score_videos(
-        labelled_videos(), settings, model, weights.header.policy, robustness=False, say=print
+        labelled_videos(shared_data_folder() / "videos"),
+        settings,
+        model,
+        weights.header.policy,
+        robustness=False,
+        say=print,
     )
     assert scores.video is not None
     return {
@@ -137,20 +152,6 @@ def _videos(model: Model, weights: WeightsFile, profile: str) -> dict[str, Any]:
         "slices": evaluate_report.report(scores, weights, weights.header.policy, ["manipulation"])["slices"],
         "outcomes": scores.outcomes,
     }
-
-
-def labelled_videos() -> list[Sample]:
-    """The labelled videos with faces of the shared data."""
-    samples = []
-    for folder in ("faces", "fake"):
-        root = shared_data_folder() / "videos" / folder
-        with (root / "index.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row["label"] in ("real", "fake"):
-                    facets = (("manipulation", row["manipulation"] if row["label"] == "fake" else ""),)
-                    label = int(row["label"] == "fake")
-                    samples.append(Sample(str(root / row["file"]), label, row["group"], facets=facets))
-    return samples
 
 
 def _one_per_group(items: Items) -> Items:
@@ -209,7 +210,7 @@ def _of_videos(model: Model) -> _Column:
 
 def _extractions(model: Model) -> Iterator[tuple[Sample, Facts, Clips]]:
     settings = ScanSettings(address="in-process")
-    by_uri = {uri_of(sample.uri): sample for sample in labelled_videos()}
+    by_uri = {sample.uri: sample for sample in labelled_videos(shared_data_folder() / "videos")}
     plan, _ = plan_of(by_uri)
     for row in extracted(plan, settings, settings.extract_options(model.header)):
         if not isinstance(row, VideoCrops):
@@ -219,7 +220,7 @@ def _extractions(model: Model) -> Iterator[tuple[Sample, Facts, Clips]]:
 
 def _of_stills(model: Model) -> _Column:
     """Validation crops, each set in motion: what passes in time is that motion, and nothing else."""
-    samples = _validation()
+    samples = validation(shared_data_folder() / "crops")
     chosen = [samples[index] for index in np.random.default_rng(0).permutation(len(samples))[:_STILLS]]
     store, size, logits = CropStore(), model.header.input.size, []
     for number, sample in enumerate(chosen):
