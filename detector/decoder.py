@@ -240,7 +240,12 @@ class Decoder:
                     if packet.pos is not None and packet.pos < place:
                         continue  # the end of what went on under another number, let go of with the last
                     self._shift = last + (packet.duration or 1) - packet.dts
-                packet.dts, packet.pts = packet.dts + self._shift, packet.pts + self._shift
+                try:
+                    packet.dts, packet.pts = packet.dts + self._shift, packet.pts + self._shift
+                except OverflowError:  # no clock tells such a time
+                    self.broke_off = True
+                    self.frames_corrupt += 1
+                    return
                 last, place = packet.dts, packet.pos or place
             yield packet
 

@@ -237,7 +237,7 @@ def parse(data: bytes, name: str, digest: str) -> WeightsFile:
     try:
         index = json.loads(data[8 : 8 + length])
         text = index.pop("__metadata__")[_KEY]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"weights {name}: its header carries no deepfake-scan metadata",
             hint="Make weights files with `deepfake-scan train`.",
@@ -262,7 +262,7 @@ def _end_of_tensors(index: Mapping[str, Any]) -> int:
     """Bytes that the index names, -1 where it is damaged."""
     try:
         return max((int(entry["data_offsets"][1]) for entry in index.values()), default=0)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):  # of Infinity
         return -1
 
 

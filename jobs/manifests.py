@@ -61,8 +61,8 @@ def list_manifest(selection: Selection, name: str) -> Iterator[Listed]:
         raise InputError(f"manifest {printable(name)}: {error.message}", hint=error.hint) from error
     except BotoCoreError as error:
         raise StorageError(f"manifest {printable(name)}: {printable(str(error))}") from error
-    # ValueError: JSON, numbers, times, text that is not UTF-8.
-    except (OSError, ValueError, OverflowError, csv.Error, pa.ArrowException) as error:
+    # ValueError: JSON, numbers, times, text that is not UTF-8; RecursionError: JSON nested too deeply.
+    except (OSError, ValueError, OverflowError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"manifest {printable(name)} cannot be read: {printable(str(error))}") from error
 
 

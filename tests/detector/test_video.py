@@ -406,3 +406,16 @@ def test_an_open_file_of_bytes_works_like_one_on_disk(tmp_path: Path) -> None:
         (frames,) = video.sample(times(0.05))
         assert isinstance(frames[0], SampledFrame)
         assert number(frames[0].picture.whole()) == 1
+
+
+def test_a_clock_that_leaps_beyond_what_a_number_holds_is_damage(tmp_path: Path) -> None:
+    fragments = {"movflags": "frag_keyframe+empty_moov", "g": "10", "preset": "veryfast"}
+    body = bytearray(write_video(tmp_path / "a.mp4", face(50), options=fragments).read_bytes())
+    place = 0
+    for time in (0, 1 << 62, -(1 << 62), 1 << 62):
+        place = body.index(b"tfdt", place + 1)
+        body[place + 8 : place + 16] = time.to_bytes(8, "big", signed=True)
+    with Video(io.BytesIO(body), Limits()) as video:
+        frames = [frame for window in video.sample(times(0, 0.1, 0.2)) for frame in window]
+        assert frames, "what lies before the leap is lost"
+        assert video.ended_early, "the leap passed unnoticed"

@@ -125,7 +125,7 @@ def test_the_header_of_another_program_is_refused(made: WeightsFile, tmp_path: P
 
 
 def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
-    for text in (b"[]", b"3", b"null", b'"text"'):
+    for text in (b"[]", b"3", b"null", b'"text"', b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
         refused(len(text).to_bytes(8, "little") + text, tmp_path)
 
 
@@ -158,7 +158,8 @@ def test_a_field_that_this_release_does_not_know_is_refused_by_name(
 
 def test_a_damaged_index_of_tensors_is_refused(made: WeightsFile, tmp_path: Path) -> None:
     name = next(name for name in header_of(made.data) if name != "__metadata__")
-    for entry in ({}, {"dtype": "F16"}, {"data_offsets": "all"}, None):
+    infinite = {"data_offsets": [0, float("inf")]}
+    for entry in ({}, {"dtype": "F16"}, {"data_offsets": "all"}, infinite, None):
         refused(with_index(made.data, header_of(made.data) | {"extra": entry}), tmp_path)
 
     path = tmp_path / "shape.safetensors"

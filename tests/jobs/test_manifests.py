@@ -67,6 +67,7 @@ def test_further_columns_and_missing_files_arrive_in_the_table(
     [
         ("list.csv", "url\na.mp4\n", "row 1: there is no `uri`"),
         ("list.jsonl", '{"uri": "a.mp4"}\n{"uri"\n', "cannot be read"),
+        ("list.jsonl", '{"uri": "a.mp4", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "cannot be read"),
         ("list.parquet", "not parquet", "cannot be read"),
         ("list.txt", "a.mp4\n", "its form is not told by its suffix"),
         ("list.csv", None, "cannot be read"),
