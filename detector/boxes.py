@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import IO
 
+MOST_CHECKED = 20_000
+"""Of blocks and chunks, those that are checked for damage in between; more would cost more than decoding."""
 MOST_PARTS = 200_000
 """Boxes, tags or pages that are looked at; of a file with more it is not known."""
 BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
@@ -106,5 +108,10 @@ def _listed(file: IO[bytes], at: int, length: int) -> int:
 
 
 def _header(file: IO[bytes], at: int) -> bytes:
+    return read_at(file, at, 16)
+
+
+def read_at(file: IO[bytes], at: int, length: int) -> bytes:
+    """Bytes from a place on, fewer at the end of the file."""
     file.seek(at)
-    return file.read(16)
+    return file.read(length)

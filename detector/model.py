@@ -45,11 +45,7 @@ class Model:
         self.header = weights.header
         self.weights_id = weights.weights_id
         self.dtype, self.device = dtype, device
-        self._net = build(weights.header.architecture)
-        try:
-            self._net.load_state_dict(weights.tensors())
-        except RuntimeError as error:
-            raise WeightsError(f"weights {weights.header.name}: the tensors do not fit: {error}") from error
+        self._net = _loaded(weights)
         self._net.eval().requires_grad_(False)
         self._check_golden()
         self._net.to(device).to(memory_format=torch.channels_last)
@@ -124,6 +120,19 @@ class Model:
                 f"the header says {self.header.golden_logit:.5f}",
                 hint="The file is damaged, or this torch computes something else.",
             )
+
+
+def _loaded(weights: WeightsFile) -> ClipNetwork:
+    """The network of the header with the tensors of the file, if they fit: a header may ask for terabytes."""
+    tensors, architecture = weights.tensors(), weights.header.architecture
+    try:
+        with torch.device("meta"):
+            build(architecture).load_state_dict({name: t.to("meta") for name, t in tensors.items()})
+        net = build(architecture)
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {weights.header.name}: the tensors do not fit: {error}") from error
+    return net
 
 
 def golden_clip(frames: int, size: int) -> Tensor:

@@ -225,7 +225,10 @@ def _failure(outcome: Outcome, limits: Limits) -> tuple[Reason, str] | None:
     if outcome.killed_after_s is not None:
         return Reason.DECODE_TIMEOUT, f"decoding was stopped after {outcome.killed_after_s:.0f} s"
     if outcome.signal == signal.SIGXCPU:
-        return Reason.DECODE_TIMEOUT, f"decoding was stopped after {limits.cpu_s} s of CPU time"
+        within, doing = limits.cpu_s, "decoding"
+        if outcome.cpu_s < (limits.opening_cpu_s + limits.cpu_s) / 2:
+            within, doing = limits.opening_cpu_s, "opening the file"
+        return Reason.DECODE_TIMEOUT, f"{doing} was stopped after {within} s of CPU time"
     if outcome.signal:
         name = signal.Signals(outcome.signal).name if outcome.signal in set(signal.Signals) else "a signal"
         return Reason.DECODER_CRASH, f"the decoding process was killed by {name}"

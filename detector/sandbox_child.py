@@ -36,6 +36,7 @@ from detector.identities import Embed
 from detector.sandbox import CLIPS_AT, DURATION_AT, JSON_AT, Envelope, Outcome, wall_limit_s
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, FaceBox, Facts, Limits, Reason
 
+_CPU_GRACE_S = 5
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _DURATION = struct.Struct("<d")
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -171,7 +172,7 @@ def _child(helper: int, job: _Job, kit: _Kit) -> NoReturn:
             try:
                 if kit.test_faults:
                     faults.run(file, memory)
-                opened = partial(_note_duration, memory)
+                opened = partial(_opened, memory, job.options.limits)
                 extraction = extract_clips(file, job.options, kit.look, kit.embed, opened)
             except MemoryError:
                 facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
@@ -187,7 +188,9 @@ def _bug(error: Exception) -> Facts:
     return Facts(failure=Reason.INTERNAL_ERROR, message=f"{type(error).__name__}: {error}"[:200])
 
 
-def _note_duration(memory: mmap.mmap, duration_s: float | None) -> None:
+def _opened(memory: mmap.mmap, limits: Limits, duration_s: float | None) -> None:
+    """The file is open: tell how long it is, and have the time that decoding may take."""
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + _CPU_GRACE_S))
     known = math.inf if duration_s is None else duration_s
     memory[DURATION_AT:JSON_AT] = _DURATION.pack(known)
 
@@ -210,7 +213,9 @@ def _shed(helper: int, limits: Limits, keep: list[int]) -> None:
         (resource.RLIMIT_FSIZE, 0),
     ):
         resource.setrlimit(kind, (value, value))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (min(limits.opening_cpu_s, limits.cpu_s), limits.cpu_s + _CPU_GRACE_S)
+    )
 
 
 def _mapped_bytes() -> int:

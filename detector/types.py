@@ -6,12 +6,15 @@ downwards. Times are presentation times in seconds from the first frame of the v
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+_STEEPEST = 1e6
 
 # Raised by hand whenever the scores of an unchanged video with unchanged weights and settings move.
 PIPELINE_VERSION = 2
@@ -161,12 +164,14 @@ class CropSpec:
 class Limits:
     """What one video may cost; beyond a limit it fails with a reason, never as clean.
 
-    `wall_s` is the most; `wall_limit_s` says what a short video has. With `require_walls` nothing is decoded
-    where the kernel gives less than `Isolation.complete`.
+    `wall_s` is the most; `wall_limit_s` says what a short video has. `opening_cpu_s` is for what tells how
+    long a video is, and its first picture: some headers of a megabyte cost FFmpeg minutes. With `require_walls`
+    nothing is decoded where the kernel gives less than `Isolation.complete`.
     """
 
     wall_s: float = 300.0
     cpu_s: int = 240
+    opening_cpu_s: int = 8
     memory_bytes: int = 1 << 30
     max_pixels: int = 9_437_184
     max_streams: int = 32
@@ -346,6 +351,13 @@ class Policy:
     groups: int = 0
     data: str = ""
     strict: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers by which nothing can be judged."""
+        if not (math.isfinite(self.bias) and 0 < self.slope <= _STEEPEST and abs(self.bias) <= _STEEPEST):
+            raise ValueError("slope and bias: not those of a calibration")
+        if not 0 <= self.uncertain <= self.flag <= (1 if self.strict is None else self.strict) <= 1:
+            raise ValueError("uncertain, flag, strict: not thresholds in this order, from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,7 +211,7 @@ class Video:
             return self._walk.end_s - self._decoder.start_s
         if self.whole is False:
             return 0.0
-        return last_s(self._file, self._container, self._decoder)
+        return last_s(self._file, self._container, self._stream, self._decoder)
 
     def _told_duration_s(self) -> float:
         """By the stream or the container; 0 where neither tells."""

@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _KEY = "deepfake_scan"
+MAX_BYTES = 1 << 30
+"""No weights file of ours is larger."""
 _MAX_HEADER = 1 << 20
 
 _Positive = Annotated[int, Meta(ge=1, le=4096)]
+_Few = Annotated[int, Meta(ge=1, le=64)]
+_Mean = Annotated[float, Meta(ge=-10, le=10)]
+_Std = Annotated[float, Meta(ge=0.01, le=10)]
 
 
 # For weights that nobody has measured: equal odds, and no rate is promised.
@@ -57,9 +62,9 @@ class Architecture(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """
 
     family: Literal["resnext_lstm", "efficientnet_lite0_lstm", "resnext_lstm_cell"] = "resnext_lstm"
-    layers: tuple[_Positive, _Positive, _Positive, _Positive] = (2, 2, 2, 2)
-    groups: _Positive = 16
-    width_per_group: _Positive = 4
+    layers: tuple[_Few, _Few, _Few, _Few] = (2, 2, 2, 2)
+    groups: _Few = 16
+    width_per_group: _Few = 4
     projection: _Positive = 256
     hidden: _Positive = 128
     lstm_bias: bool = True
@@ -91,8 +96,8 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     interpolation: Literal["area_linear"] = "area_linear"
     padding: Literal["shift"] = "shift"
     colour: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[_Mean, _Mean, _Mean] = (0.5, 0.5, 0.5)
+    std: tuple[_Std, _Std, _Std] = (0.5, 0.5, 0.5)
     policy: Literal["even", "first"] = "even"
     frames: Annotated[int, Meta(ge=1, le=300)] = 10
     spacing_s: Annotated[float, Meta(gt=0, le=10)] = 0.1
@@ -208,9 +213,12 @@ def read(path: Path) -> WeightsFile:
         WeightsError: unreadable, damaged, of another format, or not the file that the manifest names.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise WeightsError(f"weights {path}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise WeightsError(f"weights {path}: more than {MAX_BYTES:,} bytes are no weights file of ours")
     digest = hashlib.sha256(data).hexdigest()
     if path.parent.resolve() == bundled().resolve():
         expected = manifest()["files"].get(path.name, {}).get("sha256")

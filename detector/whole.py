@@ -8,20 +8,16 @@ GIF89a, ISO/IEC 13818-1 (transport and program streams).
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
-from detector.boxes import BOXES, MOST_PARTS, boxes_whole
+from detector.boxes import BOXES, MOST_PARTS, boxes_whole, read_at
+from detector.matroska import EBML, matroska_whole
+from detector.riff import riff_whole
 from detector.transport import is_hollow, packet_size
 
-_MOST_CHECKED = 20_000
-"""Of blocks and chunks, those that are checked for damage in between; more would cost more than decoding."""
-_EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", 0x18538067, 0x1F43B675
-_LONGEST_ID = 4
-_CHUNK = re.compile(rb"[0-9]{2}[a-z]{2}|[A-Za-z_][A-Za-z0-9_ ]{3}")
 _MOST_SUB_BLOCKS = 2_000_000
 _SAMPLES, _PIECE = 400, 4096
 """Places that are looked at for zeros where pictures belong, and bytes of each."""
@@ -74,8 +70,8 @@ def _walk_for(head: bytes) -> Callable[[IO[bytes], int], bool | None] | None:
     if head[4:8] in BOXES:
         return boxes_whole
     magics = (
-        (_EBML, _matroska),
-        (b"RIFF", _riff),
+        (EBML, matroska_whole),
+        (b"RIFF", riff_whole),
         (_ASF, _asf),
         (b"OggS", _ogg),
         (b"GIF8", _gif),
@@ -88,117 +84,17 @@ def _walk_for(head: bytes) -> Callable[[IO[bytes], int], bool | None] | None:
     return _packets if packet_size(head) else None
 
 
-def _matroska(file: IO[bytes], size: int) -> bool | None:
-    """The segment says how long it is, but where it was written live, and is full of elements."""
-    at = 0
-    for _ in range(MOST_PARTS):
-        header = _at(file, at, 12)
-        identifier, id_length = _vint(header, keep_marker=True)
-        length, length_length = _vint(header[id_length:], keep_marker=False)
-        if not id_length or not length_length:
-            return False
-        if length is None:
-            return None
-        start = at + id_length + length_length
-        at = start + length
-        if identifier == _SEGMENT:
-            return at <= size and _elements_follow(file, start, at)
-        if at >= size:
-            return False
-    return None
-
-
-def _elements_follow(file: IO[bytes], at: int, end: int) -> bool:
-    """Elements of a segment, and in its clusters, follow each other up to the end of what holds them."""
-    until = end
-    for _ in range(_MOST_CHECKED):
-        if at == until:
-            until = end
-        if at == end:
-            return True
-        header = _at(file, at, 12)
-        identifier, id_length = _vint(header, keep_marker=True)
-        length, length_length = _vint(header[id_length:], keep_marker=False)
-        if not 0 < id_length <= _LONGEST_ID or not length_length:
-            return False
-        if length is None:  # a cluster that was written live ends where the next one begins
-            return identifier == _CLUSTER
-        at += id_length + length_length
-        if identifier == _CLUSTER and until == end:
-            until = at + length
-        else:
-            at += length
-        if not at <= until <= end:
-            return False
-    return True
-
-
-def _vint(data: bytes, *, keep_marker: bool) -> tuple[int | None, int]:
-    """A number of variable length and its length in bytes, 0 if it is none; None where all bits are set."""
-    if not data or not data[0]:
-        return None, 0
-    length = 9 - data[0].bit_length()
-    if len(data) < length:
-        return None, 0
-    value = int.from_bytes(data[:length], "big")
-    if keep_marker:
-        return value, length
-    value &= (1 << 7 * length) - 1
-    return (None if value == (1 << 7 * length) - 1 else value), length
-
-
-def _riff(file: IO[bytes], size: int) -> bool | None:
-    """Parts called RIFF follow each other up to the end, and are full of chunks; a large AVI has several."""
-    at = 0
-    for _ in range(MOST_PARTS):
-        header = _at(file, at, 8)
-        if header[:4] != b"RIFF":  # what stands behind the last one is nobody's
-            return at > 0
-        length = int.from_bytes(header[4:8], "little")
-        if length == 0 and at == 0:
-            return None  # never closed: written to a pipe, or the writer died
-        start, at = at + 12, at + 8 + length + length % 2
-        if at - length % 2 > size or not _chunks_follow(file, start, at - length % 2):
-            return False
-        if at >= size:
-            return True
-    return None
-
-
-def _chunks_follow(file: IO[bytes], at: int, end: int) -> bool:
-    """Chunks, and those in the list of pictures, follow each other up to the end of what holds them."""
-    until = end
-    for _ in range(_MOST_CHECKED):
-        if until - at < 2:
-            at, until = until, end
-        if end - at < 2:
-            return True
-        header = _at(file, at, 12)
-        if header[:1] == b"\0":  # after an odd length most writers put one of these
-            header, at = _at(file, at + 1, 12), at + 1
-        if not _CHUNK.match(header):
-            return False
-        length = int.from_bytes(header[4:8], "little")
-        if header[:4] == b"LIST" and header[8:] == b"movi":
-            at, until = at + 12, at + 8 + length
-        else:
-            at += 8 + length
-        if not at <= until <= end:
-            return False
-    return True
-
-
 def _flv(file: IO[bytes], size: int) -> Walk:
     """Tags follow each other, each with its length behind it; of pictures, all are of one codec."""
-    at = int.from_bytes(_at(file, 5, 4), "big") + 4
+    at = int.from_bytes(read_at(file, 5, 4), "big") + 4
     last_s = end_s = shift_s = 0.0
-    told = _told_by_flv(_at(file, 0, 1 << 12))
+    told = _told_by_flv(read_at(file, 0, 1 << 12))
     codecs: set[bytes | int] = set()
     setups: set[bytes] = set()
     for _ in range(MOST_PARTS):
         if at == size:
             return Walk(told <= size and len(codecs) < 2, end_s, shift_s == 0 and len(setups) < 2)
-        tag = _at(file, at, 16)
+        tag = read_at(file, at, 16)
         start, at = at, at + 11 + int.from_bytes(tag[1:4], "big") + 4
         if len(tag) < 15 or at > size:
             return Walk(False)
@@ -207,7 +103,7 @@ def _flv(file: IO[bytes], size: int) -> Walk:
         if pictures and at - start > _FLV_LEAST:
             codecs.add(tag[12:16] if coded & _FLV_EXTENDED else coded & 15)
             if _is_setup(tag[11:13]):
-                setups.add(_at(file, start + 11, min(at - start - 11, _PIECE)))
+                setups.add(read_at(file, start + 11, min(at - start - 11, _PIECE)))
             time_s = int.from_bytes(tag[7:8] + tag[4:7], "big") / 1000
             if time_s < last_s - _LEAP_BACK_S:
                 shift_s = end_s - time_s
@@ -231,7 +127,7 @@ def _is_setup(start: bytes) -> bool:
 
 def _asf(file: IO[bytes], size: int) -> bool | None:
     """The header says how long the file is, but where it was broadcast; packets are all of one length."""
-    header = _at(file, 0, 1 << 16)
+    header = read_at(file, 0, 1 << 16)
     at = header.find(_ASF_FILE)
     if at < 0 or len(header) < at + 96:
         return None
@@ -243,7 +139,7 @@ def _asf(file: IO[bytes], size: int) -> bool | None:
     step = max(1, packets // _SAMPLES)
     places = (start + 50 + length * i for i in range(0, packets, step)) if length else ()
     # No packet starts with so many zeros: the number of its stream stands there.
-    return told <= size and not any(_is_zero(_at(file, place, 16)) for place in places if place < size)
+    return told <= size and not any(_is_zero(read_at(file, place, 16)) for place in places if place < size)
 
 
 def _ogg(file: IO[bytes], size: int) -> bool | None:
@@ -252,7 +148,7 @@ def _ogg(file: IO[bytes], size: int) -> bool | None:
     for _ in range(MOST_PARTS):
         if at == size:
             return last or None
-        header = _at(file, at, 27 + 255)
+        header = read_at(file, at, 27 + 255)
         if len(header) < 27 or header[:4] != b"OggS":
             return False
         segments = header[26]
@@ -265,9 +161,9 @@ def _ogg(file: IO[bytes], size: int) -> bool | None:
 
 def _gif(file: IO[bytes], _: int) -> bool | None:
     """Blocks follow each other up to the trailer, each of a chain of pieces."""
-    at = 13 + _colour_table(_at(file, 10, 1))
+    at = 13 + _colour_table(read_at(file, 10, 1))
     for _ in range(MOST_PARTS):
-        block = _at(file, at, 10)
+        block = read_at(file, at, 10)
         if block[:1] == b";":
             return True
         if block[:1] == b"!":
@@ -296,21 +192,16 @@ def _colour_table(flags: bytes) -> int:
 def _program_stream(file: IO[bytes], size: int) -> bool | None:
     """One that ends with its end code is whole; many never had one."""
     step = max(_PIECE, size // _SAMPLES)
-    if any(_is_zero(_at(file, place, _PIECE)) for place in range(0, size - _PIECE + 1, step)):
+    if any(_is_zero(read_at(file, place, _PIECE)) for place in range(0, size - _PIECE + 1, step)):
         return False
-    return True if _at(file, max(0, size - 4), 4) == b"\x00\x00\x01\xb9" else None
+    return True if read_at(file, max(0, size - 4), 4) == b"\x00\x00\x01\xb9" else None
 
 
 def _packets(file: IO[bytes], size: int) -> bool | None:
     """A transport stream carries no size: only a packet that is cut in two, or a hole, gives it away."""
-    packet = packet_size(_at(file, 0, 1024))
+    packet = packet_size(read_at(file, 0, 1024))
     return None if packet and size % packet == 0 and not is_hollow(file, size, packet) else False
 
 
 def _is_zero(data: bytes) -> bool:
     return bool(data) and not any(data)
-
-
-def _at(file: IO[bytes], at: int, length: int) -> bytes:
-    file.seek(at)
-    return file.read(length)

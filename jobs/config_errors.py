@@ -44,7 +44,10 @@ def _nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _shown(value: object) -> str:
-    text = _YAML_WORDS.get(repr(value), repr(value))
+    try:
+        text = _YAML_WORDS.get(repr(value), repr(value))
+    except ValueError:  # Python writes no number of so many digits
+        text = "a number of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 

@@ -61,11 +61,22 @@ class Source:
         )
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: settings are flat, and nine levels of them make a billion values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class, for any event but an alias."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML leaves it bare
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not taken here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
 def file_source(path: str | Path) -> Source:
     """Read one YAML file: a mapping of keys to values."""
     source = Source(str(path))
     try:
-        loader = yaml.SafeLoader(Path(path).read_bytes())
+        loader = _Loader(Path(path).read_bytes())
         root = loader.get_single_node()
     except OSError as error:
         source.report(0, f"cannot be read: {error.strerror}")

@@ -227,8 +227,12 @@ def _inventory(selection: Selection, name: str) -> Iterator[Listed]:
             f"it is an S3 Inventory in {described.get('fileFormat')}",
             hint="Let the inventory be written as Parquet.",
         )
-    bucket = described["destinationBucket"].rpartition(":")[2]
-    for part in described["files"]:
+    bucket, parts = described["destinationBucket"], described["files"]
+    keys = [part.get("key") if isinstance(part, dict) else None for part in parts] if parts else []
+    if not all(isinstance(text, str) for text in (bucket, *keys)):
+        raise InputError("its destinationBucket and the keys of its files have to be text")
+    bucket = bucket.rpartition(":")[2]
+    for part in parts:
         with _open(str(Address(bucket, part["key"]))) as file:
             for row in _parquet(file):
                 if row.get("is_latest") is False or row.get("is_delete_marker"):

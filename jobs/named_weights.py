@@ -6,12 +6,11 @@ import hashlib
 import re
 
 from detector.errors import SettingsError, StorageError, WeightsError
-from detector.weights import WeightsFile, parse, read, resolve
+from detector.weights import MAX_BYTES, WeightsFile, parse, read, resolve
 from jobs import s3
 from jobs.local import scheme_of
 from jobs.s3_errors import error_code
 
-_MAX_BYTES = 1 << 30
 _DIGITS = 64
 _DIGEST = re.compile(r"(?P<uri>s3://.*)#sha256=(?P<digest>[0-9a-fA-F]+)", re.DOTALL)
 
@@ -54,7 +53,7 @@ def _fetch(uri: str) -> bytes:
     where = s3.parse(uri)
     try:
         found = s3.client().get_object(Bucket=where.bucket, Key=where.key)
-        if found["ContentLength"] > _MAX_BYTES:
+        if found["ContentLength"] > MAX_BYTES:
             raise WeightsError(f"weights {uri}: {found['ContentLength']:,} bytes are no weights file of ours")
         return found["Body"].read()
     except ClientError as error:

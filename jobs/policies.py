@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -70,11 +68,6 @@ def read(path: str) -> PolicyFile:
     except (msgspec.DecodeError, ValueError) as error:
         raise SettingsError(f"{where}: not a policy file: {printable(str(error))}", hint=_HINT) from error
     policy = found.policy
-    numbers = [value for value in asdict(policy).values() if isinstance(value, float)]
-    if not all(map(math.isfinite, numbers)) or not (
-        policy.slope > 0 and 0 <= policy.uncertain <= policy.flag <= 1
-    ):
-        raise SettingsError(f"{where}: its numbers contradict each other", hint=_HINT)
     if named(policy).policy_id != policy.policy_id:
         raise SettingsError(f"{where}: it was changed by hand, and its id is that of before", hint=_HINT)
     return found

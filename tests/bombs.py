@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 import zlib
 from collections.abc import Mapping
@@ -150,6 +151,24 @@ def _webp(path: Path) -> None:
     path.write_bytes(b"RIFF" + len(inner).to_bytes(4, "little") + inner)
 
 
+def _edits(path: Path) -> None:
+    """100,000 entries in the edit list of a video of 25 frames: FFmpeg's time grows with their square."""
+    body = bytearray(write_video(path, face(25)).read_bytes())
+    entries = b"".join(struct.pack(">IiI", 1, number * 7 % 900, 1 << 16) for number in range(100_000))
+    at = body.index(b"edts") - 4
+    old = int.from_bytes(body[at : at + 4], "big")
+    lists = struct.pack(">II", 0, 100_000) + entries
+    new = b"".join(
+        (struct.pack(">I", 16 + len(lists)), b"edts", struct.pack(">I", 8 + len(lists)), b"elst", lists)
+    )
+    for parent in (b"moov", b"trak"):  # the index stands last, so that no picture moves
+        place = body.index(parent) - 4
+        length = int.from_bytes(body[place : place + 4], "big") + len(new) - old
+        body[place : place + 4] = length.to_bytes(4, "big")
+    body[at : at + old] = new
+    path.write_bytes(body)
+
+
 BOMBS: dict[str, Bomb] = {
     "h264-16000x16000.mp4": Bomb(_large("libx264", "yuv420p", _FAST), "too_large"),
     "hevc-16000x16000.mp4": Bomb(_hevc, "too_large"),
@@ -168,6 +187,7 @@ BOMBS: dict[str, Bomb] = {
     ),
     "40-videos.mkv": Bomb(BROKEN["40-videos.mkv"], "too_many_streams", quick=True),
     "40-videos.mp4": Bomb(BROKEN["40-videos.mp4"], "too_many_streams", quick=True),
+    "100000-edits.mp4": Bomb(_edits, "decode_timeout"),
     "grows-to-16000x16000.ts": Bomb(_grows, "too_large"),
 }
 """File -> what it is."""

@@ -54,6 +54,23 @@ def _poke_matroska(body: bytearray) -> None:
         body[at : at + 8] = b"XURATION"
 
 
+def _poke_matroska_and_its_index(body: bytearray) -> None:
+    """What leads to an index, and the index, become void: nothing but the clusters says how long it is."""
+    _poke_matroska(body)
+    for kind in (b"\x11\x4d\x9b\x74", b"\x1c\x53\xbb\x6b"):
+        at = body.rindex(kind)
+        width = 9 - body[at + 4].bit_length()
+        length = int.from_bytes(body[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
+        wide = 3 + width
+        body[at : at + 1 + wide] = b"\xec" + (length | 1 << 7 * wide).to_bytes(wide, "big")
+
+
+def _poke_avi_and_its_index(body: bytearray) -> None:
+    _poke_avi(body)
+    at = body.rindex(b"idx1")
+    body[at : at + 4] = b"JUNK"
+
+
 def _poke_flv(body: bytearray) -> None:
     at = body.index(b"duration") + 9
     body[at : at + 8] = struct.pack(">d", 1)
@@ -159,6 +176,8 @@ LIES: dict[str, Writer] = {
     "says-1-s.webm": _says_1_s(_poke_matroska, "libvpx", VPX),
     "says-1-s.flv": _says_1_s(_poke_flv, "flv", {}),
     "says-1-s.avi": _says_1_s(_poke_avi, "mpeg4", {}),
+    "says-1-s-no-index.mkv": _says_1_s(_poke_matroska_and_its_index, "libx264", {}),
+    "says-1-s-no-index.avi": _says_1_s(_poke_avi_and_its_index, "mpeg4", {}),
     "says-1-s.wmv": _says_1_s(_poke_asf, "wmv2", {}),
     "says-1-s.mp4": _says_1_s(_poke_mp4, "libx264", {}),
     "clock-starts-again.flv": _reconnects,

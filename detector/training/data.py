@@ -41,6 +41,7 @@ _REQUIRED = ("uri", "label", "group")
 _TAR_SEPARATOR = ".tar!"
 _MAX_REACH = 4.0
 _LEAST_PX = 16
+_MOST_BYTES = 1 << 26
 LOOK_OF_BLENDS = 0.35
 """Strength of what blends go through: degraded as often as face swaps, their borders could not be seen."""
 
@@ -194,8 +195,10 @@ class CropStore:
         archive, separator, member = uri.partition(_TAR_SEPARATOR)
         try:
             if not separator:
-                return Path(uri).read_bytes()
+                return _regular(Path(uri))
             archive += ".tar"
+            if not Path(archive).is_file():
+                raise InputError(f"{archive}: not a regular file")
             if archive not in self._members:
                 with tarfile.open(archive, "r:") as tar:
                     self._members[archive] = {entry.name: (entry.offset_data, entry.size) for entry in tar}
@@ -204,9 +207,20 @@ class CropStore:
         if member not in self._members[archive]:
             raise InputError(f"{uri}: {archive} holds no {member}")
         offset, size = self._members[archive][member]
+        if size > _MOST_BYTES:
+            raise InputError(f"{uri}: larger than {_MOST_BYTES:,} bytes")
         with Path(archive).open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _regular(path: Path) -> bytes:
+    """What a file holds; a pipe would be waited for, a device never ends."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path}: larger than {_MOST_BYTES:,} bytes")
+    return path.read_bytes()
 
 
 class Batch(NamedTuple):

@@ -23,6 +23,7 @@ from detector.confinement import ATTEMPTS, TEST_LACKING, Walls
 from detector.extraction import extract_clips
 from detector.sandbox import DURATION_AT, TEST_FAULTS, Sandbox, wall_limit_s
 from detector.types import Extraction, ExtractOptions, Facts, Limits, Reason, Sampling
+from tests.bombs import BOMBS
 from tests.media import long_gop_clip, moving_face, write_video
 
 OPTIONS = ExtractOptions(sampling=Sampling(windows=1, frames=4))
@@ -190,6 +191,19 @@ def test_a_fault_costs_its_video_one_row_and_its_neighbours_nothing(
     assert len(broken.clips) == 0
     assert sandbox.helper_pid == helper, "the helper did not survive"
     assert extract(sandbox, video).facts == expected.facts, "the next video got another answer"
+
+
+def test_opening_a_file_has_little_time_and_decoding_has_more(sandbox: Sandbox, tmp_path: Path) -> None:
+    limits = Limits(cpu_s=60, opening_cpu_s=1)
+    BOMBS["100000-edits.mp4"].write(tmp_path / "edits.mp4")
+    failed = extract(sandbox, tmp_path / "edits.mp4", replace(OPTIONS, limits=limits))
+    assert failed.facts.failure is Reason.DECODE_TIMEOUT, failed.facts.message
+    assert "opening the file was stopped after 1 s of CPU time" in failed.facts.message
+    film = write_video(tmp_path / "long.mp4", moving_face(150, (1920, 1080), 25, face_px=300))
+    closely = ExtractOptions(sampling=Sampling(windows=10, frames=15, spacing_s=0.04), limits=limits)
+    took = extract(sandbox, film, closely)
+    assert took.facts.failure is None, took.facts.message
+    assert took.cpu_s > 1.2, "it was decoded too fast to say anything of limits"
 
 
 def test_faults_run_nowhere_but_in_tests(

@@ -144,6 +144,13 @@ def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
         (lambda h: h["architecture"].update(labels="zero_is_fake"), "labels"),
         (lambda h: h["architecture"].update(family="resnext_lstm_cell"), "lstm_axis"),
         (lambda h: h["policy"].pop("flag"), "flag"),
+        (lambda h: h["policy"].update(slope=-1.0), "slope and bias"),
+        (lambda h: h["policy"].update(bias=-1e308), "slope and bias"),
+        (lambda h: h["policy"].update(flag=2.0), "not thresholds"),
+        (lambda h: h["policy"].update(flag=0.1), "not thresholds"),
+        (lambda h: h["input"].update(std=[0.0, 0.5, 0.5]), "std"),
+        (lambda h: h["input"].update(mean=[1e308, 0.5, 0.5]), "mean"),
+        (lambda h: h["architecture"].update(layers=[4096, 1, 1, 1]), "layers"),
         (lambda h: h.pop("golden_logit"), "golden_logit"),
     ],
 )

@@ -169,7 +169,7 @@ def test_labels_refit_the_calibration(command: Command, tmp_path: Path, seeded: 
     ("change", "message"),
     [
         (lambda held: held["policy"].update(flag=0.99), "changed by hand"),
-        (lambda held: held["policy"].update(slope=-1.0), "contradict each other"),
+        (lambda held: held["policy"].update(slope=-1.0), "not those of a calibration"),
         (lambda held: held.update(format=2), "not a policy file"),
         (lambda held: held.update(extra=1), "not a policy file"),
     ],

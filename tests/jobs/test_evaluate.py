@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import tarfile
 from html.parser import HTMLParser
@@ -156,6 +157,15 @@ def test_videos_are_judged_as_a_scan_judges_them(command: Command, seeded: Path,
     )
     assert found["outcomes"]["scored"] == 6
     assert found["frame"]["fakes"] > found["video"]["fakes"], "every frame of every clip is an item"
+
+
+def test_pipes_and_devices_are_no_pictures(command: Command, seeded: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "list.csv").write_text("uri,label,group\npipe.png,0,a\nzero.png,1,b\n")
+    found = _evaluated(command, "--crops", tmp_path / "list.csv", "--weights", seeded, "--no-robustness")
+    assert found["outcomes"] == {"unreadable": 2}
+    assert found["frame"]["coverage"] == 0.0
 
 
 @pytest.mark.xdist_group("s3")

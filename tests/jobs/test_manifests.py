@@ -176,6 +176,11 @@ def test_an_inventory_is_a_listing(bucket: str, tmp_path: Path) -> None:
         ("a.csv", "uri,size\na.mp4,1,2,3\n", "line 2 has more fields"),
         ("a.csv", "uri\n" + "x" * 140_000, "cannot be read"),
         ("manifest.json", "[]", "not that of an S3 Inventory"),
+        (
+            "manifest.json",
+            '{"destinationBucket": 5, "files": [], "fileFormat": "Parquet"}',
+            "have to be text",
+        ),
         ("manifest.json", '{"fileFormat": "Parquet"}', "not that of an S3 Inventory"),
     ],
 )
