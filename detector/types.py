@@ -165,8 +165,8 @@ class Limits:
     """What one video may cost; beyond a limit it fails with a reason, never as clean.
 
     `wall_s` is the most; `wall_limit_s` says what a short video has. `opening_cpu_s` is for what tells how
-    long a video is, and its first picture: some headers of a megabyte cost FFmpeg minutes. With `require_walls`
-    nothing is decoded where the kernel gives less than `Isolation.complete`.
+    long a video is, and its first picture: some headers of a megabyte cost FFmpeg minutes. With
+    `require_walls` nothing is decoded where the kernel gives less than `Isolation.complete`.
     """
 
     wall_s: float = 300.0
