@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from detector.degrade import Picture
 from detector.errors import InputError
@@ -23,6 +24,7 @@ from detector.evaluation.figures import Items
 from detector.model import Device, Model, default_dtype, settle_process
 from detector.pipeline import decide, score
 from detector.training.data import CropStore, Sample
+from detector.training.finish import score_pictures
 from detector.training.sources import find
 from detector.types import Clips, Facts, Policy, Reason, Status, VideoResult
 from detector.weights import WeightsFile
@@ -107,9 +109,10 @@ def read(data: Sequence[str], crops: Sequence[str], split: str | None) -> list[S
 
 
 def open_model(settings: ScanSettings, weights: WeightsFile) -> Model:
-    """The network on the device that the settings name."""
+    """The network on the device that the settings name, or on a GPU where this machine has one."""
     settle_process()
-    device: Device = "cuda" if settings.device == "cuda" else "cpu"
+    wanted = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    device: Device = "cuda" if wanted else "cpu"
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     return Model(weights, dtype=dtype, device=device)
 
@@ -143,8 +146,6 @@ def _picture(store: CropStore, sample: Sample, outcomes: Counter[str]) -> Pictur
 
 
 def _crop_logits(model: Model, pictures: Sequence[Picture], change: Change | None) -> Iterator[float]:
-    from detector.training.finish import score_pictures
-
     if not pictures:
         return
     seen = [picture if change is None else change(picture[None])[0] for picture in pictures]
