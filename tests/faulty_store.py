@@ -95,8 +95,9 @@ class _FaultyProxy(Proxy):
         return ""
 
     def chance(self, path: str) -> random.Random:
-        """The chance of the newest request for that object."""
-        return random.Random(f"{self.faults.seed} {path} {self.asked[path]}")
+        """The chance of the newest request for that object; names of buckets are random, it is not."""
+        key = path.split("/", 2)[2]
+        return random.Random(f"{self.faults.seed} {key} {self.asked[path]}")
 
 
 _REFUSED = {

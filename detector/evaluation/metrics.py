@@ -87,7 +87,7 @@ class Curve:
         return float((false[closest] + misses[closest]) / 2)
 
     def recall_at(self, false_positive_rate: float) -> float:
-        """Largest share of the fakes that is found at that false-positive rate or less (TPR at FPR)."""
+        """Largest share of the fakes that is found at that false-positive rate or less."""
         rates = self._rates
         if rates is None:
             return float("nan")

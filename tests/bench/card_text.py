@@ -51,7 +51,7 @@ def texts(found: Mapping[str, Any]) -> dict[Path, str]:
             name=name,
             tested="test" in figures,
             base_rates=base_rates(judged["frame"]),
-            others=found,
+            peers=found["peers"],
         )
         frame = figures["val"]["frame"]
         shipped["files"][f"{name}.safetensors"]["figures"] = (
