@@ -171,7 +171,7 @@ class Limits:
 
     wall_s: float = 300.0
     cpu_s: int = 240
-    opening_cpu_s: int = 8
+    opening_cpu_s: int = 7
     memory_bytes: int = 1 << 30
     max_pixels: int = 9_437_184
     max_streams: int = 32
