@@ -170,7 +170,7 @@ def test_an_object_that_never_comes_whole_is_no_fault_of_the_store(
     scans: Scans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = scans.wanted(next(iter(scans.uploads.now.values())))
-    monkeypatch.setattr("jobs.retry._TRYING_S", 5.0)  # the first try alone may take a second on a busy machine
+    monkeypatch.setattr("jobs.retry._TRYING_S", 5.0)  # on a busy machine one try takes a second
     scans.store.inject(reset=1.0)
     with pytest.raises(VideoError) as caught, download(wanted, 1 << 30):
         pass
