@@ -356,8 +356,10 @@ class Policy:
         """Raises ValueError for numbers by which nothing can be judged."""
         if not (math.isfinite(self.bias) and 0 < self.slope <= _STEEPEST and abs(self.bias) <= _STEEPEST):
             raise ValueError("slope and bias: not those of a calibration")
-        if not 0 <= self.uncertain <= self.flag <= (1 if self.strict is None else self.strict) <= 1:
-            raise ValueError("uncertain, flag, strict: not thresholds in this order, from 0 to 1")
+        if not 0 <= self.uncertain <= self.flag <= 1 or not 0 <= (self.strict or 0) <= 1:
+            raise ValueError(
+                "uncertain, flag, strict: not thresholds from 0 to 1, the first below the second"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

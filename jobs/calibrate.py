@@ -16,7 +16,7 @@ import pyarrow as pa
 from detector.errors import InputError
 from detector.evaluation.calibration import (
     STRICT_FPR,
-    TooFewReals,
+    TooFewRealsError,
     calibrate,
     named,
     reals_needed,
@@ -184,7 +184,7 @@ def _calibrated(shipped: Policy, reals: _Videos, labelled: _Videos, wish: Wish) 
             flag_fpr=wish.flag_fpr,
             uncertain_fpr=wish.uncertain_fpr,
         )
-    except TooFewReals as error:
+    except TooFewRealsError as error:
         raise InputError(
             str(error), hint="Name more videos, or ask for a higher rate: --flag-fpr, --uncertain-fpr."
         ) from error

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli_options import ConfigFiles, Json, Policy, Profile, Sets, Weights, load_scan, print_json
+from jobs.cli_options import Address, ConfigFiles, Json, Policy, Profile, Sets, Weights, load_scan, print_json
 
 
 def evaluate(
@@ -26,9 +26,7 @@ def evaluate(
     profile: Profile = None,
     config: ConfigFiles = None,
     sets: Sets = None,
-    address: Annotated[
-        str | None, typer.Option(help="As for a scan: local, in-process, a cluster's.")
-    ] = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate weights on labelled videos or crops: AUC, errors at the thresholds, calibration, robustness.
@@ -49,6 +47,7 @@ def evaluate(
     ).settings
     from jobs import evaluate as measure
     from jobs import evaluate_report
+    from jobs.config import settings_id
     from jobs.named_weights import open_weights
     from jobs.policies import policy_for
 
@@ -57,7 +56,8 @@ def evaluate(
 
     samples = measure.read(data or [], crops or [], split)
     file = open_weights(settings.weights)
-    judged_by = policy_for(settings.policy, file)
+    options = settings.extract_options(file.header)
+    judged_by = policy_for(settings.policy, file, None if crops else settings_id(options, file.weights_id))
     model = measure.open_model(settings, file)
     if crops:
         scores = measure.score_crops(samples, model, robustness=robustness, say=say)
@@ -91,9 +91,7 @@ def calibrate(
     profile: Profile = None,
     config: ConfigFiles = None,
     sets: Sets = None,
-    address: Annotated[
-        str | None, typer.Option(help="As for a scan: local, in-process, a cluster's.")
-    ] = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Calibrate: set the thresholds of verdicts from videos of your own that are assumed real.

@@ -26,6 +26,7 @@ Limit = Annotated[int | None, typer.Option(min=0, help="At most so many rows.")]
 Weights = Annotated[
     str | None, typer.Option(help="default, a shipped file's name, a path, or s3://...#sha256=....")
 ]
+Address = Annotated[str | None, typer.Option(help="As for a scan: local, in-process, a cluster's.")]
 Policy = Annotated[str | None, typer.Option(help="Thresholds of your own: a file that `calibrate` wrote.")]
 Profile = Annotated[str | None, typer.Option(help="fast, balanced or thorough: 1, 2 or 10 windows a video.")]
 

@@ -21,13 +21,13 @@ _MAX_BYTES = 1 << 20
 
 
 class PolicyFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A policy, and the scores that it was made for: those of `settings_id`, or all of the weights."""
+    """A policy, and the scores that it was made for: how closely videos are looked at changes thresholds."""
 
     format: Literal[1] = 1
     policy: Policy
     weights: str
     weights_id: str
-    settings_id: str | None = None
+    settings_id: str
     made_at: datetime
 
 
@@ -41,8 +41,7 @@ def write(path: Path, policy: Policy, weights: str, weights_id: str, settings_id
         policy=policy,
         weights=weights,
         weights_id=weights_id,
-        # Thresholds of videos depend on how closely those were looked at.
-        settings_id=settings_id if policy.level == "video" else None,
+        settings_id=settings_id,
         made_at=datetime.now(UTC).replace(microsecond=0),
     )
     text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
@@ -79,7 +78,7 @@ def policy_for(path: str | None, weights: WeightsFile, settings_id: str | None =
     Args:
         path: Of the file.
         weights: That it is to judge.
-        settings_id: Of the scan, where one is meant.
+        settings_id: Of the videos that it is to judge; None for crops, of which nobody sets thresholds.
 
     Raises:
         SettingsError: It cannot be read, or was made for other weights or settings.
@@ -93,10 +92,10 @@ def policy_for(path: str | None, weights: WeightsFile, settings_id: str | None =
             f"({printable(found.weights_id)}), not for {weights.header.name} ({weights.weights_id})",
             hint="Calibrate anew: logits of other weights mean something else.",
         )
-    if settings_id is not None and found.settings_id not in (None, settings_id):
+    if settings_id not in (None, found.settings_id):
         raise SettingsError(
             f"policy {printable(path)}: its thresholds were measured with other settings "
-            f"({printable(str(found.settings_id))}), not with these ({settings_id})",
+            f"({printable(found.settings_id)}), not with these ({settings_id})",
             hint="Use the profile and settings of then, or calibrate with those of now.",
         )
     return found.policy

@@ -123,7 +123,7 @@ def set_thresholds(
         uncertain_fpr: Of `uncertain` and above.
 
     Raises:
-        TooFewReals: There are fewer videos than a rate needs.
+        TooFewRealsError: There are fewer videos than a rate needs.
     """
     scores = sigmoid(Calibration(policy.slope, policy.bias).apply(logits))
     flag, uncertain = (_threshold(scores, groups, rate) for rate in (flag_fpr, uncertain_fpr))
@@ -147,15 +147,14 @@ def set_thresholds(
     )
 
 
-class TooFewReals(ValueError):  # noqa: N818  # it says what is wrong, as its message does
-    """There are fewer real videos than a false-positive rate needs; `needed` of them would do."""
+class TooFewRealsError(ValueError):
+    """There are fewer real videos than a false-positive rate needs; the message says how many would do."""
 
     def __init__(self, rate: float, there: int, needed: int) -> None:
         super().__init__(
             f"a threshold at {rate:.2%} false positives needs at least {needed:,} real videos; "
             f"{there:,} are there"
         )
-        self.needed = needed
 
 
 def reals_needed(rate: float) -> int:
@@ -174,19 +173,19 @@ def named(policy: Policy) -> Policy:
 
 def _threshold(scores: Scores, groups: Groups, rate: float) -> float:
     """Lowest threshold whose expected false-positive rate is at most that, as few reals as there may be."""
-    labels = np.zeros(len(scores), np.int64)
-    hit = scores >= threshold_at(labels, scores, rate) if len(scores) else np.zeros(0, np.bool_)
-    each = effective_items(hit, groups) / len(scores) if len(scores) else 1.0
-    allowed = math.floor((rate * (len(scores) * each + 1) - 1) / each + 1e-9)
-    if allowed < 0 or not len(scores):
-        raise TooFewReals(rate, len(scores), math.ceil(reals_needed(rate) / each - 1e-9))
-    return threshold_at(labels, scores, allowed / len(scores))
+    count, labels = len(scores), np.zeros(len(scores), np.int64)
+    if not count:
+        raise TooFewRealsError(rate, 0, reals_needed(rate))
+    effective = effective_items(scores >= threshold_at(labels, scores, rate), groups)
+    each = effective / count
+    allowed = math.floor((rate * (effective + 1) - 1) / each + 1e-9)
+    if allowed < 0:
+        raise TooFewRealsError(rate, count, math.ceil(reals_needed(rate) / each - 1e-9))
+    return threshold_at(labels, scores, allowed / count)
 
 
 def _rate(scores: Scores, groups: Groups, threshold: float) -> Interval:
     """Interval of the true false-positive rate of a threshold that was set on these reals."""
-    if not len(scores):
-        return 0.0, 1.0
     hit = scores >= threshold
     effective = effective_items(hit, groups)
     return rate_at_threshold(float(hit.mean()) * effective, effective)

@@ -29,8 +29,6 @@ class Ranking:
         ordered = scores[self._order]
         self._ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
         self._fake = labels[self._order] == 1
-        self.thresholds: Scores = ordered[self._ends]
-        """[K], descending: items at or above one are taken for fakes."""
 
     def curve(self, weights: Scores | None = None) -> Curve:
         """Counts at each threshold; weights [N] count items more than once, or not at all."""

@@ -115,6 +115,13 @@ def test_thresholds_of_one_profile_are_not_those_of_another(
     done = command(*words[:-2], "--policy", folder / "policy.json")
     assert done.code == 2
     assert "it was made for the weights" in done.err
+    for label in ("real", "fake"):
+        (folder / "labelled" / label).mkdir(parents=True)
+        (folder / "labelled" / label / "a.mp4").write_bytes(b"x")
+    words = ["evaluate", folder / "labelled", "--weights", seeded, "--policy", folder / "policy.json"]
+    done = command(*words, "--profile", "thorough")
+    assert done.code == 2
+    assert "measured with other settings" in done.err
     assert not (folder / "other").exists(), "it was refused before anything was written"
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from detector.evaluation.calibration import (
-    TooFewReals,
+    TooFewRealsError,
     calibrate,
     cross_fitted,
     fit_policy,
@@ -108,16 +108,23 @@ def test_thresholds_from_videos_say_so_and_keep_the_calibration():
     assert (sigmoid(logits * policy.slope + policy.bias) >= policy.flag).mean() <= 0.02
 
 
+def test_a_rate_below_one_in_a_thousand_may_be_asked_for_where_there_are_enough() -> None:
+    logits, groups = np.random.default_rng(6).normal(-3, 1, 5000), np.arange(5000).astype(str)
+    policy = set_thresholds(POLICY, logits, groups, "mine", flag_fpr=0.0005, uncertain_fpr=0.01)
+    assert policy.strict is not None
+    assert policy.strict < policy.flag, "one false alarm in a thousand is more than one in two thousand"
+
+
 @pytest.mark.parametrize(("rate", "needed"), [(0.05, 19), (0.01, 99), (0.001, 999)])
 def test_too_few_videos_are_told_in_a_number(rate: float, needed: int):
     assert reals_needed(rate) == needed
     few = np.random.default_rng(5).normal(0, 1, needed - 1)
-    with pytest.raises(TooFewReals, match=f"at least {needed:,} real videos; {needed - 1:,} are there"):
+    with pytest.raises(TooFewRealsError, match=f"at least {needed:,} real videos; {needed - 1:,} are there"):
         set_thresholds(POLICY, few, np.arange(needed - 1).astype(str), "", flag_fpr=rate, uncertain_fpr=rate)
     enough = np.append(few, 0.0)
     set_thresholds(POLICY, enough, np.arange(needed).astype(str), "", flag_fpr=rate, uncertain_fpr=rate)
 
 
 def test_no_video_at_all_is_too_few():
-    with pytest.raises(TooFewReals, match="0 are there"):
+    with pytest.raises(TooFewRealsError, match="0 are there"):
         set_thresholds(POLICY, np.zeros(0), np.zeros(0, str), "", flag_fpr=0.01, uncertain_fpr=0.05)
