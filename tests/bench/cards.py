@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,22 +21,20 @@ from typing import Any
 import numpy as np
 
 from detector.crops import resize
-from detector.evaluation.figures import Items, figures
+from detector.evaluation.figures import Items, figures, slices
 from detector.evaluation.intervals import auc_change_interval
 from detector.evaluation.metrics import auc
 from detector.model import Model, settle_process
-from detector.training.data import CropStore, Sample
+from detector.training.data import CropStore
 from detector.training.finish import measure
 from detector.training.motion import moving_still
-from detector.types import Clips, ClipScore, Facts, Status
+from detector.types import Clips, ClipScore, Status
 from detector.verdict import decide
 from detector.weights import WeightsFile, bundled, manifest, read
 from jobs import evaluate, evaluate_report
 from jobs.config import ScanSettings
-from jobs.crop_shards import VideoCrops, extracted, plan_of
-from jobs.stages import unpacked
 from tests.bench import card_text
-from tests.bench.peers import labelled_videos, peers
+from tests.bench.peers import extractions, labelled_videos, peers
 from tests.bench.weights import validation
 from tests.shared import shared_data_folder, why_missing
 
@@ -44,6 +43,7 @@ PROFILES = {"fast": 10, "balanced": 20, "thorough": 100}
 """Frames that each looks at."""
 _CACHE = Path(__file__).resolve().parents[2] / ".bench" / "cards"
 _STILLS = 400
+_OF_SLICES = ("column", "value", "against", "reals", "fakes", "auc", "recall", "false_positive_rate")
 _CLIP_FRAMES = 10
 
 
@@ -60,10 +60,19 @@ def main() -> int:
     found = {}
     for name in sorted(n for n in manifest()["files"] if n.endswith(".safetensors")):
         found[name.removesuffix(".safetensors")] = _measured(read(bundled() / name), test=options.test)
-    figures = {"weights": found, "peers": _kept("peers", _peers)}
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    card_text.write(figures)
+    measured = _rounded({"weights": found, "peers": _kept("peers", _peers)})
+    FIGURES.write_text(json.dumps(measured, indent=1) + "\n")
+    card_text.write(measured)
     return 0
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to six decimals: more would differ between machines."""
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
@@ -126,7 +135,17 @@ def _crops(
     samples = evaluate.read([], [str(path)], split)
     scores = evaluate.score_crops(samples, model, robustness=robustness, say=print)
     report = evaluate_report.report(scores, weights, weights.header.policy, slice_by)
-    return {name: report[name] for name in ("frame", "calibration", "slices", "robustness", "outcomes")}
+    kept = {name: report[name] for name in ("frame", "calibration", "robustness", "outcomes")}
+    return kept | {"slices": _short(report["slices"])}
+
+
+def _short(slices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the cards show of slices."""
+    return [
+        {name: one.get(name) for name in _OF_SLICES}
+        | {"intervals": {"false_positive_rate": one["intervals"].get("false_positive_rate")}}
+        for one in slices
+    ]
 
 
 def _videos_of(profile: str, weights: WeightsFile) -> Callable[[Model], dict[str, Any]]:
@@ -149,7 +168,7 @@ def _videos(model: Model, weights: WeightsFile, profile: str) -> dict[str, Any]:
         "frames": PROFILES[profile],
         "video": figures(scores.video, weights.header.policy),
         "by_group": figures(_one_per_group(scores.video), weights.header.policy),
-        "slices": evaluate_report.report(scores, weights, weights.header.policy, ["manipulation"])["slices"],
+        "slices": _short(slices(scores.video, weights.header.policy, ["manipulation"])),
         "outcomes": scores.outcomes,
     }
 
@@ -195,8 +214,9 @@ _Column = tuple[list[int], list[str], list[tuple[float, float]]]
 
 def _of_videos(model: Model) -> _Column:
     labels, groups, logits = [], [], []
-    for sample, facts, clips in _extractions(model):
-        scores = model.score(clips)
+    by_uri = {sample.uri: sample for sample in labelled_videos(shared_data_folder() / "videos")}
+    for uri, facts, clips in extractions(by_uri, ScanSettings().extract_options(model.header)):
+        sample, scores = by_uri[uri], model.score(clips)
         found = [
             decide(facts, [replace(score, logit=of(score)) for score in scores], model.header.policy)
             for of in (_mean_of_frames, _of_sequence)
@@ -206,16 +226,6 @@ def _of_videos(model: Model) -> _Column:
             groups.append(sample.group)
             logits.append((found[0].logit or 0.0, found[1].logit or 0.0))
     return labels, groups, logits
-
-
-def _extractions(model: Model) -> Iterator[tuple[Sample, Facts, Clips]]:
-    settings = ScanSettings(address="in-process")
-    by_uri = {sample.uri: sample for sample in labelled_videos(shared_data_folder() / "videos")}
-    plan, _ = plan_of(by_uri)
-    for row in extracted(plan, settings, settings.extract_options(model.header)):
-        if not isinstance(row, VideoCrops):
-            _, facts, clips = unpacked(row)
-            yield by_uri[row["uri"]], facts, clips
 
 
 def _of_stills(model: Model) -> _Column:
@@ -232,7 +242,7 @@ def _of_stills(model: Model) -> _Column:
 
 
 def _mean_of_frames(score: ClipScore) -> float:
-    return fmean(logit for logit in score.frame_logits if logit == logit)  # noqa: PLR0124  # not nan
+    return fmean(logit for logit in score.frame_logits if not math.isnan(logit))
 
 
 def _of_sequence(score: ClipScore) -> float:

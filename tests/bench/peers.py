@@ -30,7 +30,7 @@ from detector.network import build
 from detector.pipeline import decide
 from detector.training.data import CropStore, Sample
 from detector.training.finish import groups_of, labels_of
-from detector.types import Clips, ClipScore, Facts
+from detector.types import Clips, ClipScore, ExtractOptions, Facts
 from detector.weights import UNMEASURED, bundled, manifest, read, resolve
 from jobs.config import ScanSettings
 from jobs.crop_shards import VideoCrops, extracted, plan_of
@@ -167,9 +167,11 @@ def _crop_logits(network: _Network, samples: Sequence[Sample]) -> Scores:
 def _video_logits(networks: Sequence[_Network], samples: Sequence[Sample]) -> Scores:
     """Logits [networks, N] of videos, nan where no face is scored."""
     column = {sample.uri: number for number, sample in enumerate(samples)}
+    as_scanned = ScanSettings().extract_options(read(resolve("default")).header)
     logits = np.full((len(networks), len(samples)), np.nan)
     for size in sorted({network.size for network in networks}):
-        for uri, facts, clips in _extracted(column, size):
+        options = replace(as_scanned, crop=replace(as_scanned.crop, size=size))
+        for uri, facts, clips in extractions(column, options):
             for number, network in enumerate(networks):
                 if network.size == size:
                     found = decide(facts, network.score(clips), UNMEASURED).logit
@@ -177,13 +179,10 @@ def _video_logits(networks: Sequence[_Network], samples: Sequence[Sample]) -> Sc
     return logits
 
 
-def _extracted(uris: Iterable[str], size: int) -> Iterator[tuple[str, Facts, Clips]]:
-    """Videos as a scan with the default weights cuts them, but for the size of the crops."""
-    settings = ScanSettings(address="in-process")
-    as_scanned = settings.extract_options(read(resolve("default")).header)
-    options = replace(as_scanned, crop=replace(as_scanned.crop, size=size))
+def extractions(uris: Iterable[str], options: ExtractOptions) -> Iterator[tuple[str, Facts, Clips]]:
+    """Videos as a scan cuts them, one after the other."""
     plan, missing = plan_of(uris)
-    for video in chain(missing, extracted(plan, settings, options)):
+    for video in chain(missing, extracted(plan, ScanSettings(address="in-process"), options)):
         if isinstance(video, VideoCrops):
             raise FileNotFoundError(f"{video.uri}: {video.message}")
         row, facts, clips = unpacked(video)
