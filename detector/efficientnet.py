@@ -132,6 +132,11 @@ class EfficientNetLite0(nn.Module):
         self._dropout = nn.Dropout(dropout)
         self._fc: nn.Module = nn.Linear(FEATURES, outputs) if outputs else nn.Identity()
 
+    @property
+    def last_block(self) -> nn.Module:
+        """The last inverted-residual block."""
+        return self._blocks[-1]
+
     def features(self, frames: Tensor) -> Features:
         """Maps at strides 8 and 16 and the pooled vector."""
         maps = relu6(self._bn0(self._conv_stem(frames)), inplace=True)

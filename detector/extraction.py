@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import IO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,12 +20,14 @@ from detector.picture import Picture
 from detector.search import find_faces
 from detector.tracks import FaceTrack, SceneCounter, assign_persons, link
 from detector.types import (
+    STILLS_BYTES,
     Clips,
     Extraction,
     ExtractOptions,
     FaceBox,
     Facts,
     Reason,
+    Stills,
     TimedBox,
     Track,
     TrackReason,
@@ -66,6 +70,7 @@ def extract_clips(
     look: Look,
     embed: Embed | None = None,
     opened: Callable[[float | None], None] = lambda _: None,
+    stills_px: int = 0,
 ) -> Extraction:
     """Decode, detect, track and crop one video.
 
@@ -75,6 +80,7 @@ def extract_clips(
         look: the face detector.
         embed: the embedding of a face, where `options.link_identities` asks for it.
         opened: is told the video's duration in seconds, where there is one, as soon as it is known.
+        stills_px: long side of the sampled frames that are also handed over as a whole; 0: none are.
 
     Returns:
         Facts and clips. A video that cannot be scored gives facts with `failure` set; nothing is raised.
@@ -82,23 +88,26 @@ def extract_clips(
     try:
         with Video(file, options.limits) as video:
             opened(video.info.duration_s)
-            return _extract(video, options, look, embed)
+            return _extract(video, options, look, embed, stills_px)
     except VideoError as error:
         return _failed(error.reason, str(error))
     except MemoryError:
         return _failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
 
 
-def _extract(video: Video, options: ExtractOptions, look: Look, embed: Embed | None) -> Extraction:
+def _extract(
+    video: Video, options: ExtractOptions, look: Look, embed: Embed | None, stills_px: int
+) -> Extraction:
     see = _with_blue_first(look) if options.detector_bgr else look
-    passed = _pass(video, plan_windows(video.info.duration_s, options.sampling), options, see, embed)
+    run = partial(_pass, video, options, see, embed, stills_px)
+    passed = run(plan_windows(video.info.duration_s, options.sampling))
     if _is_shorter_than_told(video) and video.end_s:
         video.again()
-        passed = _pass(video, plan_windows(video.end_s, options.sampling), options, see, embed)
+        passed = run(plan_windows(video.end_s, options.sampling))
     _refuse_remnant(video, passed)
     assign_persons(passed.tracks)
     join(passed.tracks, passed.embeddings)
-    return Extraction(_facts(video, passed), _stack(passed.clips, options))
+    return Extraction(_facts(video, passed), _stack(passed.clips, options), stills=_stills(passed))
 
 
 def _is_shorter_than_told(video: Video) -> bool:
@@ -118,6 +127,7 @@ class _Pass:
     times: list[list[float]] = field(default_factory=list)
     sizes: list[list[tuple[int, int]]] = field(default_factory=list)
     embeddings: dict[int, Embedding] = field(default_factory=dict)
+    stills: list[NDArray[np.uint8]] = field(default_factory=list)
 
     @property
     def planned(self) -> int:
@@ -126,7 +136,12 @@ class _Pass:
 
 
 def _pass(
-    video: Video, windows: list[Window], options: ExtractOptions, look: Look, embed: Embed | None
+    video: Video,
+    options: ExtractOptions,
+    look: Look,
+    embed: Embed | None,
+    stills_px: int,
+    windows: list[Window],
 ) -> _Pass:
     made, scenes, budget = _Pass(windows), SceneCounter(), _Budget(options.limits.max_clip_bytes)
     consecutive = options.sampling.policy == "first"
@@ -145,6 +160,8 @@ def _pass(
         made.reasons += why
         made.times.append([frame.t_s for frame in frames])
         made.sizes.append([(picture.width, picture.height) for picture in pictures])
+        if stills_px:
+            made.stills += [picture.shrunk(stills_px) for picture in pictures]
         del frames, pictures
         gc.collect()  # PyAV's frames and planes hold each other, and ten frames of 4K are 120 MB
     return made
@@ -190,6 +207,16 @@ def _stack(clips: Sequence[_Clip], options: ExtractOptions) -> Clips:
     steps = np.arange(options.sampling.frames)
     mask = np.stack([steps < clip.frames for clip in clips])
     return Clips(np.stack([clip.pixels for clip in clips]), mask)
+
+
+def _stills(passed: _Pass) -> Stills:
+    """As many as there is room for, all of the first one's shape: boxes are fractions, and fit any."""
+    if not passed.stills:
+        return Stills.none()
+    height, width = passed.stills[0].shape[:2]
+    times = [t_s for window in passed.times for t_s in window][: STILLS_BYTES // (height * width * 3)]
+    fitted = [cv2.resize(still, (width, height)) for still in passed.stills[: len(times)]]
+    return Stills(tuple(times), np.stack(fitted).astype(np.uint8, copy=False))
 
 
 def _facts(video: Video, passed: _Pass) -> Facts:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.errors import SettingsError, WeightsError
 from detector.memory import keep_freed_memory
@@ -71,11 +71,26 @@ class Model:
             sequence, frames = self._net.heads(features, mask)
             return self._scores(sequence.float().cpu(), frames.float().cpu(), clips.mask)
 
+    @property
+    def last_block(self) -> nn.Module:
+        """The trunk's last block: the smallest maps that still have a height and a width."""
+        return self._net.last_block
+
+    def normalised(self, frames: NDArray[np.uint8]) -> Tensor:
+        """`[T, H, W, 3] uint8 RGB` -> `[T, 3, H, W] float32` as the network takes it."""
+        return self._normalised(torch.from_numpy(np.ascontiguousarray(self._in_order(frames))))
+
+    def clip_logit(self, frames: Tensor) -> Tensor:
+        """The logit `[1]` of one clip of normalised frames `[T, 3, H, W]`, in float32, differentiable."""
+        mask = torch.ones(1, len(frames), dtype=torch.bool, device=frames.device)
+        sequence, each = self._net(frames.unsqueeze(0), mask)
+        mix = self.header.architecture.mix
+        logit: Tensor = mix * sequence + (1 - mix) * each.mean(1)
+        return logit
+
     def _features(self, clips: Clips) -> Tensor:
         """`[N, T, projection]` float32; zeros where the mask is False."""
-        pixels = clips.pixels[clips.mask]
-        if self.header.input.colour == "bgr":
-            pixels = pixels[..., ::-1]
+        pixels = self._in_order(clips.pixels[clips.mask])
         step = _FRAMES_PER_CALL[self.device]
         parts: list[Tensor] = []
         start = 0
@@ -95,10 +110,18 @@ class Model:
         features[torch.from_numpy(clips.mask).to(self.device)] = found
         return features
 
+    def _in_order(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB in the order of colours that the network was trained with."""
+        return pixels[..., ::-1] if self.header.input.colour == "bgr" else pixels
+
+    def _normalised(self, batch: Tensor) -> Tensor:
+        """`[B, H, W, 3] uint8` -> `[B, 3, H, W] float32`."""
+        frames = batch.to(self.device).permute(0, 3, 1, 2).float()  # already channels_last in memory
+        return (frames - self._mean) / self._std
+
     def _frame_features(self, batch: Tensor) -> Tensor:
         """`[B, H, W, 3] uint8` -> `[B, projection] float32`."""
-        frames = batch.to(self.device).permute(0, 3, 1, 2).float()  # already channels_last in memory
-        frames = (frames - self._mean) / self._std
+        frames = self._normalised(batch)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             return self._net.features(frames).float()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -26,6 +28,12 @@ class ClipNetwork(nn.Module):
         )
         self.sequence_head = nn.Linear(arch.hidden, 1)
         self.frame_head = nn.Linear(arch.projection, 1)
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The trunk's last block of convolutions, whose maps `[B, C, H', W']` it averages."""
+        trunk = self.trunk
+        return trunk.last_block if isinstance(trunk, EfficientNetLite0) else cast(ResNet, trunk).layer4
 
     def features(self, frames: Tensor) -> Tensor:
         """Features of single frames.

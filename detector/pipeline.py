@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from detector.model import Model
 
 
-def extract(file: IO[bytes], options: ExtractOptions, sandbox: Sandbox | None) -> Extraction:
+def extract(
+    file: IO[bytes], options: ExtractOptions, sandbox: Sandbox | None, stills_px: int = 0
+) -> Extraction:
     """Decode, detect, track and crop one video; without a sandbox in this very process.
 
-    Never raises for anything that the video does: its facts then hold the reason.
+    With `stills_px`, its sampled frames come along as a whole, their long side that many px. Never raises
+    for anything that the video does: its facts then hold the reason.
     """
     if sandbox is not None:
-        return sandbox.extract(file, options)
+        return sandbox.extract(file, options, stills_px)
     embed = identities.load() if options.link_identities else None
-    return extract_clips(file, options, faces.load(options.detector), embed)
+    return extract_clips(file, options, faces.load(options.detector), embed, stills_px=stills_px)
 
 
 def score(clips: Clips, model: Model) -> list[ClipScore]:

@@ -15,6 +15,7 @@ a machine that was short of memory or time for a moment must not cost a verdict.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import signal
@@ -31,13 +32,25 @@ from msgspec import Meta
 
 from detector.confinement import NEEDS, TEST_LACKING, Isolation
 from detector.errors import DeepfakeScanError, SandboxError
-from detector.types import Clips, DetectorName, Extraction, ExtractOptions, Facts, Limits, Reason
+from detector.types import (
+    FILM_BYTES,
+    STILLS_BYTES,
+    Clips,
+    DetectorName,
+    Extraction,
+    ExtractOptions,
+    Facts,
+    Limits,
+    Reason,
+    Stills,
+)
 
 # Layout of the buffer: 8 bytes length, 8 of the duration as soon as it is known, JSON of an Envelope, and
 # from CLIPS_AT on the pixels.
 DURATION_AT, JSON_AT, CLIPS_AT = 8, 16, 8 << 20
 TEST_FAULTS = "_DEEPFAKE_SCAN_TEST_FAULTS"
 
+Side = Annotated[int, Meta(ge=1, le=1 << 14)]
 _TRIES = 2
 _START_S = 120.0
 _GRACE_S = 30.0
@@ -48,11 +61,25 @@ _BOOT = (
 )
 
 
-class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a child hands back beside the pixels: facts, and how many frames each clip holds."""
+class Request(msgspec.Struct, frozen=True):
+    """What a child is to do: extract, and hand over frames as a whole of `stills_px` px; or make a film."""
+
+    options: ExtractOptions
+    stills_px: int = 0
+    film: bool = False
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a child hands back beside the bytes: facts, and how to read these.
+
+    They are clips, of which each holds so many frames, then stills `[F, height, width, 3]`, then a film.
+    """
 
     facts: Facts
-    clip_frames: list[Annotated[int, Meta(ge=1, le=1 << 20)]]
+    clip_frames: list[Annotated[int, Meta(ge=1, le=1 << 20)]] = []
+    stills_s: list[Annotated[float, Meta(ge=-1e6, le=1e9)]] = []
+    stills_size: tuple[Side, Side] = (1, 1)
+    film_bytes: Annotated[int, Meta(ge=0, le=FILM_BYTES)] = 0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -117,12 +144,13 @@ class Sandbox:
             self._helper.wait()
         self._helper = self._control = None
 
-    def extract(self, file: IO[bytes], options: ExtractOptions) -> Extraction:
+    def extract(self, file: IO[bytes], options: ExtractOptions, stills_px: int = 0) -> Extraction:
         """Extract one video in a fresh child.
 
         Args:
             file: the open video; only its descriptor is handed on.
             options: as for `extract_clips`; detector and linking must be those of this sandbox.
+            stills_px: as for `extract_clips`.
 
         Returns:
             The child's extraction, or facts with the reason why there is none. Nothing is raised for
@@ -131,6 +159,14 @@ class Sandbox:
         Raises:
             SandboxError: `options.limits.require_walls`, and a wall is missing or does not hold.
         """
+        return self._answer(file, Request(options, stills_px))
+
+    def preview(self, file: IO[bytes], options: ExtractOptions) -> Extraction:
+        """A small film of one video, as `detector.preview` makes it, in a fresh child; else as `extract`."""
+        return self._answer(file, Request(options, film=True))
+
+    def _answer(self, file: IO[bytes], request: Request) -> Extraction:
+        options = request.options
         if options.limits.require_walls and not self.isolation.complete:
             raise SandboxError(
                 f"decoding here is held in by {self.isolation.in_words()}",
@@ -138,7 +174,7 @@ class Sandbox:
             )
         cpu_s, peak, died, self._closed = 0.0, 0, False, False
         for _ in range(_TRIES):
-            extraction, died = self._try(file, options)
+            extraction, died = self._try(file, request)
             cpu_s, peak = cpu_s + extraction.cpu_s, max(peak, extraction.peak_bytes)
             if not died or self._closed:
                 break
@@ -147,7 +183,7 @@ class Sandbox:
             facts = replace(facts, message=f"{facts.message}, also in a second try")
         return replace(extraction, facts=facts, cpu_s=cpu_s, peak_bytes=peak)
 
-    def _try(self, file: IO[bytes], options: ExtractOptions) -> tuple[Extraction, bool]:
+    def _try(self, file: IO[bytes], request: Request) -> tuple[Extraction, bool]:
         """The extraction of one child, and whether the child died of it."""
         try:
             control = self._ready()
@@ -155,15 +191,16 @@ class Sandbox:
             return _failed(Reason.DECODER_CRASH, error.message), True
         buffer = os.memfd_create("deepfake-scan", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(buffer, CLIPS_AT + options.limits.max_clip_bytes)
-            outcome = _run(control, file, options, buffer)
+            limits, shows = request.options.limits, request.stills_px or request.film
+            os.ftruncate(buffer, CLIPS_AT + limits.max_clip_bytes + (STILLS_BYTES if shows else 0))
+            outcome = _run(control, file, request, buffer)
             if outcome is None:
                 self._end()
                 return _failed(Reason.DECODER_CRASH, "the helper of the decoding process died"), True
-            failure = _failure(outcome, options.limits)
+            failure = _failure(outcome, limits)
             if failure:
                 return _failed(*failure, outcome), True
-            extraction = _read(buffer, options, outcome)
+            extraction = _read(buffer, request.options, outcome)
             return extraction, extraction.facts.failure in _DIED
         finally:
             os.close(buffer)
@@ -204,11 +241,11 @@ class Sandbox:
 _DIED = (Reason.DECODER_CRASH, Reason.DECODE_MEMORY)
 
 
-def _run(control: socket.socket, file: IO[bytes], options: ExtractOptions, buffer: int) -> Outcome | None:
+def _run(control: socket.socket, file: IO[bytes], request: Request, buffer: int) -> Outcome | None:
     """Send one request and wait for its outcome; None if the helper is gone."""
-    control.settimeout(options.limits.wall_s + _GRACE_S)
+    control.settimeout(request.options.limits.wall_s + _GRACE_S)
     try:
-        socket.send_fds(control, [msgspec.json.encode(options)], [file.fileno(), buffer])
+        socket.send_fds(control, [msgspec.json.encode(request)], [file.fileno(), buffer])
         return msgspec.json.decode(_receive(control), type=Outcome)
     except (OSError, msgspec.DecodeError):
         return None
@@ -250,16 +287,29 @@ def _read(buffer: int, options: ExtractOptions, outcome: Outcome) -> Extraction:
             return _failed(Reason.DECODER_CRASH, "the decoding process returned garbage", outcome)
         counts = np.asarray(envelope.clip_frames, np.int64)
         clips = [track.clip for track in envelope.facts.tracks if track.clip is not None]
-        nbytes = len(counts) * frames * size * size * 3
-        in_order = clips == list(range(len(counts)))
-        if not in_order or nbytes > options.limits.max_clip_bytes or not _within(counts, 1, frames):
+        shapes = {
+            "clips": (len(counts), frames, size, size, 3),
+            "stills": (len(envelope.stills_s), *envelope.stills_size, 3),
+        }
+        nbytes = {name: math.prod(shape) for name, shape in shapes.items()}
+        in_order = clips == list(range(len(counts))) and _within(counts, 1, frames)
+        if not in_order or nbytes["clips"] > options.limits.max_clip_bytes or nbytes["stills"] > STILLS_BYTES:
             return _failed(
                 Reason.DECODER_CRASH, "the decoding process returned clips that do not fit", outcome
             )
-        pixels = np.frombuffer(memory[CLIPS_AT : CLIPS_AT + nbytes], np.uint8)
-        pixels = pixels.reshape(len(counts), frames, size, size, 3)
+        stills_at = CLIPS_AT + nbytes["clips"]
+        pixels = np.frombuffer(memory[CLIPS_AT:stills_at], np.uint8).reshape(shapes["clips"])
+        stills = np.frombuffer(memory[stills_at : stills_at + nbytes["stills"]], np.uint8)
+        film = memory[CLIPS_AT : CLIPS_AT + envelope.film_bytes]
     mask = np.arange(frames) < counts[:, None]
-    return Extraction(envelope.facts, Clips(pixels, mask), outcome.cpu_s, outcome.peak_bytes)
+    return Extraction(
+        envelope.facts,
+        Clips(pixels, mask),
+        outcome.cpu_s,
+        outcome.peak_bytes,
+        Stills(tuple(envelope.stills_s), stills.reshape(shapes["stills"])),
+        film,
+    )
 
 
 def _within(counts: np.ndarray[tuple[int], np.dtype[np.int64]], low: int, high: int) -> bool:

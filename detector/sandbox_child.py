@@ -18,11 +18,12 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import av
 import msgspec
@@ -33,7 +34,8 @@ from detector.confinement import Walls
 from detector.extraction import extract_clips
 from detector.faces import Look
 from detector.identities import Embed
-from detector.sandbox import CLIPS_AT, DURATION_AT, JSON_AT, Envelope, Outcome, wall_limit_s
+from detector.preview import preview
+from detector.sandbox import CLIPS_AT, DURATION_AT, JSON_AT, Envelope, Outcome, Request, wall_limit_s
 from detector.types import Clips, DetectorName, Extraction, ExtractOptions, FaceBox, Facts, Limits, Reason
 
 _CPU_GRACE_S = 5
@@ -54,7 +56,7 @@ def main(argv: list[str]) -> None:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
         if not message:
             return
-        job = _Job(msgspec.json.decode(message, type=ExtractOptions), *descriptors)
+        job = _Job(msgspec.json.decode(message, type=Request), *descriptors)
         outcome = _run_child(control, job, kit)
         os.close(job.video)
         os.close(job.buffer)
@@ -65,9 +67,14 @@ def main(argv: list[str]) -> None:
 class _Job:
     """One video; it and the buffer for the answer are open descriptors."""
 
-    options: ExtractOptions
+    request: Request
     video: int
     buffer: int
+
+    @property
+    def options(self) -> ExtractOptions:
+        """What is asked for."""
+        return self.request.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ def _load(words: list[str]) -> _Kit:
     everywhere = replace(kit.look, detect=lambda *_: [FaceBox(8, 8, 48, 48, 1.0)])
     video = _short_video()
     for look in (kit.look, everywhere):
-        extract_clips(io.BytesIO(video), ExtractOptions(), look, kit.embed)
+        extract_clips(io.BytesIO(video), ExtractOptions(), look, kit.embed, stills_px=32)
+    preview(io.BytesIO(video), Limits())
     for broken in (b"", b"no video", video[: len(video) // 2]):
         extract_clips(io.BytesIO(broken), ExtractOptions(), kit.look)
     return kit
@@ -169,19 +177,30 @@ def _child(helper: int, job: _Job, kit: _Kit) -> NoReturn:
         _shed(helper, job.options.limits, keep=[job.video, job.buffer, *kit.walls.descriptors])
         kit.walls.confine()
         with open(job.video, "rb", closefd=False) as file, mmap.mmap(job.buffer, 0) as memory:
+            extraction = None
             try:
                 if kit.test_faults:
                     faults.run(file, memory)
                 opened = partial(_opened, memory, job.options.limits)
-                extraction = extract_clips(file, job.options, kit.look, kit.embed, opened)
+                extraction = _made(file, job, kit, opened)
             except MemoryError:
-                facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
-                extraction = Extraction(facts, Clips.none())
+                pass  # all that was held is, until here: nothing can be made yet
             except Exception as error:  # noqa: BLE001  # a bug of ours becomes this video's row
                 extraction = Extraction(_bug(error), Clips.none())
+            if extraction is None:
+                facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
+                extraction = Extraction(facts, Clips.none())
             code = _write(memory, extraction)
     finally:
         os._exit(code)
+
+
+def _made(file: IO[bytes], job: _Job, kit: _Kit, opened: Callable[[float | None], None]) -> Extraction:
+    """What the request asks for."""
+    if job.request.film:
+        opened(None)
+        return preview(file, job.options.limits)
+    return extract_clips(file, job.options, kit.look, kit.embed, opened, job.request.stills_px)
 
 
 def _bug(error: Exception) -> Facts:
@@ -224,14 +243,26 @@ def _mapped_bytes() -> int:
 
 
 def _write(memory: mmap.mmap, extraction: Extraction) -> int:
-    """Put facts and pixels into the buffer; the exit code."""
-    frames = [int(n) for n in extraction.clips.mask.sum(1)]
-    text = msgspec.json.encode(Envelope(extraction.facts, frames))
+    """Put facts and bytes into the buffer; the exit code."""
+    text = msgspec.json.encode(_envelope(extraction))
     if len(text) > CLIPS_AT - JSON_AT:
         facts = Facts(failure=Reason.TOO_LARGE, message="more faces than a row of the table can hold")
-        text, extraction = msgspec.json.encode(Envelope(facts, [])), Extraction(facts, Clips.none())
+        text, extraction = msgspec.json.encode(Envelope(facts=facts)), Extraction(facts, Clips.none())
     memory[JSON_AT : JSON_AT + len(text)] = text
-    pixels = extraction.clips.pixels.tobytes()
-    memory[CLIPS_AT : CLIPS_AT + len(pixels)] = pixels
+    at = CLIPS_AT
+    for part in (extraction.clips.pixels.tobytes(), extraction.stills.pixels.tobytes(), extraction.film):
+        memory[at : at + len(part)] = part
+        at += len(part)
     memory[:8] = len(text).to_bytes(8, "little")
     return 0
+
+
+def _envelope(extraction: Extraction) -> Envelope:
+    height, width = extraction.stills.pixels.shape[1:3]
+    return Envelope(
+        facts=extraction.facts,
+        clip_frames=[int(n) for n in extraction.clips.mask.sum(1)],
+        stills_s=list(extraction.stills.times_s),
+        stills_size=(max(1, height), max(1, width)),
+        film_bytes=len(extraction.film),
+    )

@@ -19,6 +19,9 @@ _STEEPEST = 1e6
 # Raised by hand whenever the scores of an unchanged video with unchanged weights and settings move.
 PIPELINE_VERSION = 2
 
+STILLS_BYTES = FILM_BYTES = 64 << 20
+"""What one video may hand over for people's eyes: sampled frames as a whole, or a film."""
+
 
 class Status(StrEnum):
     """What became of a video."""
@@ -311,13 +314,38 @@ class Clips:
 
 
 @dataclass(frozen=True, slots=True)
+class Stills:
+    """Sampled frames as a whole and small, for people's eyes: `pixels [F, H, W, 3] uint8 RGB`, in order."""
+
+    times_s: tuple[float, ...]
+    pixels: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.pixels.shape[:1] != (len(self.times_s),) or self.pixels.dtype != np.uint8:
+            raise ValueError(
+                f"stills: {len(self.times_s)} times, pixels {self.pixels.shape} {self.pixels.dtype}"
+            )
+
+    @staticmethod
+    def none() -> Stills:
+        """No frames."""
+        return Stills((), np.zeros((0, 0, 0, 3), np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
 class Extraction:
-    """What `extract` gives: facts, and one clip per scored track."""
+    """What `extract` gives: facts, and one clip per scored track.
+
+    Only where they were asked for, `stills` of all windows, or `film`: a small H.264 in MP4 in place of the
+    clips.
+    """
 
     facts: Facts
     clips: Clips
     cpu_s: float = 0.0
     peak_bytes: int = 0
+    stills: Stills = field(default_factory=Stills.none)
+    film: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

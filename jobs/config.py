@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from detector.errors import SettingsError
-from detector.types import PIPELINE_VERSION, DetectorName, ExtractOptions, Limits, Sampling
+from detector.types import PIPELINE_VERSION, CropSpec, DetectorName, ExtractOptions, Limits, Sampling
 from jobs.config_load import Loaded, load_as
 from jobs.redact import server_of
 from jobs.units import (
@@ -319,3 +319,30 @@ def settings_id(options: ExtractOptions, weights_id: str) -> str:
     """12 hex digits over `settings_words`: rows with equal ids have comparable scores."""
     text = json.dumps(settings_words(options, weights_id), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def options_of(words: Mapping[str, Any]) -> ExtractOptions:
+    """The options behind `settings_words`, with the limits of today; the way back.
+
+    Raises:
+        SettingsError: they are those of another release, which knew other settings.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Any] = {}
+    for name, value in words.items():
+        group, _, inner = name.rpartition(".")
+        (parts.setdefault(group, {}) if group else plain)[inner] = value
+    version, _ = plain.pop("pipeline_version", None), plain.pop("weights_id", None)
+    limits = Limits(max_clip_bytes=plain.pop("max_clip_bytes", Limits().max_clip_bytes))
+    try:
+        options = ExtractOptions(
+            sampling=Sampling(**parts.pop("sampling")),
+            crop=CropSpec(**parts.pop("crop")),
+            limits=limits,
+            **plain,
+        )
+    except (TypeError, KeyError) as error:
+        raise SettingsError(f"settings of another release: {error}") from error
+    if version != PIPELINE_VERSION or parts:
+        raise SettingsError(f"settings of another release: its pipeline_version was {version}")
+    return options

@@ -21,7 +21,7 @@ import pytest
 from detector import faces, faults, sandbox_child
 from detector.confinement import ATTEMPTS, TEST_LACKING, Walls
 from detector.extraction import extract_clips
-from detector.sandbox import DURATION_AT, TEST_FAULTS, Sandbox, wall_limit_s
+from detector.sandbox import DURATION_AT, TEST_FAULTS, Request, Sandbox, wall_limit_s
 from detector.types import Extraction, ExtractOptions, Facts, Limits, Reason, Sampling
 from tests.bombs import BOMBS
 from tests.media import long_gop_clip, moving_face, write_video
@@ -302,7 +302,7 @@ def test_a_child_that_lies_about_the_duration_gets_no_more_time(claim: float) ->
     with tempfile.TemporaryFile() as file:
         file.write(bytes(DURATION_AT) + struct.pack("<d", claim))
         file.flush()
-        job = sandbox_child._Job(ExtractOptions(), video=0, buffer=file.fileno())
+        job = sandbox_child._Job(Request(ExtractOptions()), video=0, buffer=file.fileno())
         assert sandbox_child._limit_s(job) == wall_limit_s(ExtractOptions(), 0.0)
 
 

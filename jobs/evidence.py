@@ -1,0 +1,323 @@
+"""What a verdict rests on: a row of the table, and the same video looked at once more.
+
+Nothing of a video is kept with its row. What a page shows is cut out of the source again, by the same code
+with the settings and weights of that row, and scored again: the page says whether that came out the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any, Literal, Self, cast
+
+import duckdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detector.errors import InputError, SettingsError, StorageError, VideoError, WeightsError
+from detector.model import Dtype, Model, default_dtype, settle_process
+from detector.pipeline import decide, extract, score
+from detector.sandbox import Sandbox
+from detector.types import ClipScore, Extraction, ExtractOptions, Policy, Reason, VideoResult
+from detector.weights import WeightsFile, manifest
+from jobs.config import ScanSettings, options_of
+from jobs.named_weights import open_weights
+from jobs.policies import PolicyFile
+from jobs.reading import open_planned
+from jobs.schema import printable
+
+STILLS_PX = 320
+# What number formats are promised to differ by.
+SAME_WITHIN = {"float32": 1e-4, "bfloat16": 5e-3}
+_CHUNK = 1 << 20
+
+_FIND = """
+SELECT * FROM today WHERE video_id = $key OR uri = $key ORDER BY modified_at DESC, scanned_at DESC LIMIT 1
+"""
+_SCAN = "SELECT settings, versions, started_at, host FROM scans WHERE scan_id = $key ORDER BY event LIMIT 1"
+_POLICY = """
+SELECT settings FROM scans WHERE policy_id = $policy AND weights_id = $weights ORDER BY "at" DESC LIMIT 1
+"""
+
+State = Literal["same", "changed", "gone", "unreadable", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file behind a row, as it is now. `sha256` is that of the bytes that were looked at."""
+
+    state: State
+    sha256: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The video looked at once more. `heat [N, T, H, W] float32` in [0, 1] belongs to its clips."""
+
+    result: VideoResult
+    extraction: Extraction
+    scores: Sequence[ClipScore]
+    heat: NDArray[np.float32]
+    dtype: Dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything that a page about one video says.
+
+    Attributes:
+        row: of the view `today`.
+        policy: that judges it, where one is known.
+        settings: in words, of the scan.
+        versions: of the libraries of the scan.
+        weights: the file behind the score, None where it is not here.
+        source: the video as it is now.
+        again: None where it could not be looked at once more; `lacking` says why.
+        fresh: True where the row was made together with `again`, so that there is nothing to compare.
+    """
+
+    row: Mapping[str, Any]
+    policy: Policy | None
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    weights: WeightsFile | None
+    source: Source
+    again: Again | None
+    lacking: str = ""
+    fresh: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """By how much p_fake came out otherwise; None where there is nothing to compare."""
+        if self.again is None or self.fresh or self.again.result.p_fake is None:
+            return None
+        stored = self.row["p_fake_today"]
+        return None if stored is None else abs(self.again.result.p_fake - stored)
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether status and score came out the same, as far as the number format promises."""
+        if self.again is None or self.fresh:
+            return None
+        if str(self.again.result.status) != self.row["status"]:
+            return False
+        return (self.difference or 0.0) <= SAME_WITHIN[self.again.dtype]
+
+
+class Examiner:
+    """Looks at videos of one table once more. Use as a context manager.
+
+    Args:
+        connection: From `query.connect`.
+        weights: A file to look for the weights in before those that ship and that of the scan.
+        policy: That was given to `query.connect`.
+        sandboxed: Decode in a child, as a scan does.
+        max_bytes: The largest video that is read.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        weights: str | None = None,
+        policy: PolicyFile | None = None,
+        sandboxed: bool = True,
+    ) -> None:
+        self._connection, self._named, self._policy = connection, weights, policy
+        self._sandboxed = sandboxed
+        self._models: dict[tuple[str, Dtype], Model] = {}
+        self._files: dict[str, WeightsFile] = {}
+        self._sandboxes: dict[tuple[str, bool], Sandbox] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        settle_process()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def find(self, key: str) -> dict[str, Any]:
+        """The row of a `video_id` or uri, of several versions that of the newest.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = self._rows(_FIND, key=key)
+        if not found:
+            raise InputError(
+                f"{printable(key)} is no video_id and no uri of the table",
+                hint="`deepfake-scan query flagged OUT` and `query failed OUT` list both.",
+            )
+        return found[0]
+
+    def examine(self, row: Mapping[str, Any]) -> Evidence:
+        """The evidence behind a row of `today`. Whatever is wrong with the video is part of it."""
+        scan = next(iter(self._rows(_SCAN, key=row["scan_id"])), None)
+        settings = _json(scan["settings"]) if scan else {}
+        versions = dict(scan["versions"] or {}) if scan else {}
+        policy, weights = self._policy_of(row), self._weights_of(row, settings)
+        source, again, lacking = self._look(row, settings, weights, policy)
+        return Evidence(
+            row=row,
+            policy=policy,
+            settings=settings,
+            versions=versions,
+            weights=weights,
+            source=source,
+            again=again,
+            lacking=lacking,
+        )
+
+    def model(self, weights: WeightsFile, dtype: Dtype) -> Model:
+        """The network of a file, loaded once."""
+        key = (weights.weights_id, dtype)
+        if key not in self._models:
+            self._models[key] = Model(weights, dtype=dtype)
+        return self._models[key]
+
+    def sandbox(self, options: ExtractOptions) -> Sandbox | None:
+        """The process that decodes, started once; None without one."""
+        if not self._sandboxed:
+            return None
+        key = (options.detector, options.link_identities)
+        if key not in self._sandboxes:
+            made = Sandbox(options.detector, link_identities=options.link_identities)
+            self._sandboxes[key] = self._stack.enter_context(made)
+        return self._sandboxes[key]
+
+    def _rows(self, text: str, **values: str) -> list[dict[str, Any]]:
+        try:
+            answer: pa.Table = self._connection.sql(text, params=values).to_arrow_table()
+        except duckdb.Error as error:
+            raise StorageError(printable(str(error))) from error
+        return answer.to_pylist()
+
+    def _policy_of(self, row: Mapping[str, Any]) -> Policy | None:
+        """The policy that judges a row today, as it was given or as a scan recorded it."""
+        wanted = row["policy_today"]
+        if self._policy is not None and self._policy.policy.policy_id == wanted:
+            return self._policy.policy
+        found = self._rows(_POLICY, policy=wanted or "", weights=row["weights_id"] or "")
+        try:
+            recorded = _json(found[0]["settings"])["policy"] if found else None
+            return msgspec.convert(recorded, Policy) if recorded else None
+        except (KeyError, msgspec.ValidationError):
+            return None
+
+    def _weights_of(self, row: Mapping[str, Any], settings: Mapping[str, Any]) -> WeightsFile | None:
+        """The file with the weights of a row, wherever it is."""
+        wanted = row["weights_id"]
+        if wanted in self._files:
+            return self._files[wanted]
+        shipped = [name for name in manifest()["files"] if name.endswith(".safetensors")]
+        of_scan = settings.get("all", {}).get("weights")
+        for named in filter(None, [self._named, *shipped, of_scan]):
+            try:
+                file = open_weights(named)
+            except (WeightsError, SettingsError, StorageError):
+                if named == self._named:
+                    raise
+                continue
+            self._files[file.weights_id] = file
+            if file.weights_id == wanted:
+                return file
+        return None
+
+    def _look(
+        self,
+        row: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        weights: WeightsFile | None,
+        policy: Policy | None,
+    ) -> tuple[Source, Again | None, str]:
+        try:
+            options = options_of(settings["scored_by"]) if settings.get("scored_by") else None
+        except SettingsError as error:
+            options, lacking = None, str(error)
+        else:
+            lacking = "" if options else "settings"
+        if weights is None:
+            lacking = lacking or "weights"
+        planned = dict(row) | {"size": row["size_bytes"]}
+        try:
+            with open_planned(planned, _max_bytes(settings)) as body:
+                sha256 = body.content_sha256 or _digest(body.file)
+                source = Source("same", sha256)
+                if row["content_sha256"] not in (None, sha256):
+                    return Source("changed", sha256), None, "source"
+                if lacking or options is None or weights is None:
+                    return source, None, lacking
+                return source, self._again(body.file, row, options, weights, policy), ""
+        except VideoError as error:
+            return _source_of(error), None, "source"
+
+    def _again(
+        self,
+        file: IO[bytes],
+        row: Mapping[str, Any],
+        options: ExtractOptions,
+        weights: WeightsFile,
+        policy: Policy | None,
+    ) -> Again:
+        dtype = cast("Dtype", row["dtype"] if row["dtype"] in SAME_WITHIN else default_dtype("cpu"))
+        return again(
+            file,
+            options,
+            self.model(weights, dtype),
+            policy or weights.header.policy,
+            self.sandbox(options),
+        )
+
+
+def again(
+    file: IO[bytes], options: ExtractOptions, model: Model, policy: Policy, sandbox: Sandbox | None
+) -> Again:
+    """The whole way of one video, with what a page shows beside the score."""
+    from detector.heatmap import heat_maps
+
+    extraction = extract(file, options, sandbox, STILLS_PX)
+    scores = score(extraction.clips, model)
+    result = decide(extraction.facts, scores, policy)
+    return Again(result, extraction, scores, heat_maps(extraction.clips, model), model.dtype)
+
+
+def _max_bytes(settings: Mapping[str, Any]) -> int:
+    """What the scan would read; its settings spell sizes as people do."""
+    given = settings.get("all", {}).get("max_bytes")
+    try:
+        return (
+            ScanSettings.model_validate({"max_bytes": given}).max_bytes if given else ScanSettings().max_bytes
+        )
+    except ValueError:
+        return ScanSettings().max_bytes
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _source_of(error: VideoError) -> Source:
+    states: dict[Reason, State] = {
+        Reason.NOT_FOUND: "gone",
+        Reason.CHANGED_DURING_READ: "changed",
+    }
+    return Source(states.get(error.reason, "unreadable"), message=str(error))
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,226 @@
+"""Evidence as one HTML page: the verdict in words, each person with what was scored, and how to repeat it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from detector.types import Reason, TimedBox, VideoResult
+from detector.verdict import calibrated
+from jobs.evidence import Again, Evidence
+from jobs.evidence_pictures import crop_uri, few, heat_uris, still_uri
+from jobs.page import render, strings, verdict_at
+
+_MOST_STILLS, _MOST_CROPS = 40, 40
+
+
+@dataclass(frozen=True, slots=True)
+class CropShown:
+    """One crop of a clip: when, its own score, and its picture."""
+
+    t_s: float
+    p_fake: float
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonShown:
+    """One person: tracks as in the table, the crops that were scored, and the map of the strongest one."""
+
+    person_id: int
+    p_fake: float
+    verdict: str
+    start_s: float
+    end_s: float
+    windows: int
+    tracks: Sequence[Mapping[str, Any]]
+    segments: Sequence[Mapping[str, Any]]
+    crops: Sequence[CropShown]
+    crops_left_out: int
+    heat: tuple[str, str, str] | None
+    heat_at_s: float
+    heat_fake: bool
+
+
+def page(
+    evidence: Evidence, *, clear: bool, index: str | None = None, static_page: bool = True, back: str = ""
+) -> str:
+    """The HTML of one video's evidence.
+
+    Args:
+        evidence: Of an `Examiner`.
+        clear: Pictures as they are; else grey and blurred.
+        index: Relative link to the page of the scan, where there is one.
+        static_page: With its style in it; else as part of the review server.
+        back: Where the review server's page leads back to.
+    """
+    row = evidence.row
+    return render(
+        "evidence.html.j2",
+        static_page=static_page,
+        evidence=evidence,
+        row=row,
+        judged=_judged(evidence),
+        people=list(_people(evidence, clear=clear)),
+        unscored=_unscored(row["tracks"] or []),
+        stills=list(_stills(evidence.again, clear=clear)) if evidence.again else [],
+        advice=_advice(row),
+        meaning=Reason(row["reason"]).meaning if row["reason"] in set(Reason) else None,
+        facts=_facts(row),
+        settings=_settings(evidence),
+        made_at=datetime.now(UTC),
+        version=version("deepfake-scan"),
+        clear=clear,
+        index=index,
+        back=back,
+    )
+
+
+def _judged(evidence: Evidence) -> dict[str, Any]:
+    """Verdict, score and thresholds of today, and how often such a flag is wrong."""
+    row, policy = evidence.row, evidence.policy
+    verdict = row["verdict_today"]
+    return {
+        "verdict": verdict,
+        "p_fake": row["p_fake_today"],
+        "flag": row["flag_today"],
+        "uncertain": row["uncertain_today"],
+        "level": policy.level if policy else row["threshold_level"],
+        "flag_fpr": policy.flag_fpr if policy else row["threshold_fpr"],
+        "uncertain_fpr": policy.uncertain_fpr if policy else None,
+        "interval": policy.flag_interval if policy else None,
+        "groups": policy.groups if policy else 0,
+        "data": policy.data if policy else "",
+        "before": row["verdict"] if row["verdict"] != verdict else None,
+    }
+
+
+def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
+    """The scored people, the highest score first, by the policy of today."""
+    row = evidence.row
+    for person in sorted(row["persons"] or [], key=lambda one: -(one["logit"] or 0.0)):
+        number = person["person_id"]
+        mine = [_today(t, evidence) for t in row["tracks"] or [] if t["person_id"] == number]
+        p_fake = _score(person, evidence)
+        crops, left_out, heat = _crops(evidence.again, number, evidence, clear=clear)
+        yield PersonShown(
+            person_id=number,
+            p_fake=p_fake,
+            verdict=verdict_at(p_fake, row["flag_today"], row["uncertain_today"]),
+            start_s=person["start_s"],
+            end_s=person["end_s"],
+            windows=person["windows"],
+            tracks=mine,
+            segments=[s for s in row["segments"] or [] if s["person_id"] == number],
+            crops=crops,
+            crops_left_out=left_out,
+            heat=heat[0] if heat else None,
+            heat_at_s=heat[1] if heat else 0.0,
+            heat_fake=heat[2] if heat else True,
+        )
+
+
+def _score(scored: Mapping[str, Any], evidence: Evidence) -> float:
+    logit, policy = scored["logit"], evidence.policy
+    return scored["p_fake"] if policy is None or logit is None else calibrated(logit, policy)
+
+
+def _today(track: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+    scored = track["logit"] is not None
+    return dict(track) | {"p_fake": _score(track, evidence) if scored else None}
+
+
+_Heat = tuple[tuple[str, str, str], float, bool]
+
+
+def _crops(
+    again: Again | None, person: int, evidence: Evidence, *, clear: bool
+) -> tuple[list[CropShown], int, _Heat | None]:
+    """The crops of a person in order of time, how many more there are, and the map of the strongest one."""
+    if again is None:
+        return [], 0, None
+    policy = evidence.policy
+    found: list[tuple[float, float, int, int]] = []  # time, logit, clip, frame
+    for scored in again.result.tracks:
+        clip = scored.track.clip
+        if clip is None or scored.track.person_id != person:
+            continue
+        logits = again.scores[clip].frame_logits
+        found += [(box.t_s, logits[i], clip, i) for i, box in enumerate(scored.track.boxes)]
+    found = [one for one in sorted(found) if math.isfinite(one[1])]
+    if not found:
+        return [], 0, None
+    kept = [
+        found[i]
+        for i in sorted({round(x) for x in np.linspace(0, len(found) - 1, min(len(found), _MOST_CROPS))})
+    ]
+    pixels = again.extraction.clips.pixels
+    shown = [
+        CropShown(t, calibrated(logit, policy) if policy else math.nan, crop_uri(pixels[c, i], clear=clear))
+        for t, logit, c, i in kept
+    ]
+    clips = {one[2] for one in found}
+    fake = sum(again.scores[clip].logit for clip in clips) >= 0
+    t_s, _, clip, frame = max(found, key=lambda one: one[1] if fake else -one[1])
+    heat = heat_uris(pixels[clip, frame], again.heat[clip, frame], clear=clear)
+    return shown, len(found) - len(kept), (heat, t_s, fake)
+
+
+def _stills(again: Again, *, clear: bool) -> Iterator[tuple[float, str]]:
+    """Whole frames with the boxes of all faces in them."""
+    stills = again.extraction.stills
+    boxes = _boxes(again.result)
+    for i in few(stills, _MOST_STILLS):
+        t_s = stills.times_s[i]
+        yield t_s, still_uri(stills.pixels[i], boxes.get(round(1e3 * t_s), []), clear=clear)
+
+
+def _boxes(result: VideoResult) -> dict[int, list[tuple[str, TimedBox]]]:
+    """Boxes by time in ms, with the word that stands beside them."""
+    found: dict[int, list[tuple[str, TimedBox]]] = {}
+    tracks = [t.track for t in result.tracks] or list(result.facts.tracks)
+    for track in tracks:
+        word = str(track.person_id) if track.clip is not None else "-"
+        for box in track.boxes:
+            found.setdefault(round(1e3 * box.t_s), []).append((word, box))
+    return found
+
+
+def _unscored(tracks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many tracks have no score, by reason."""
+    reasons = [track["reason"] for track in tracks if track["reason"]]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+    """What to do about a video without a score."""
+    advice = strings()["advice"]
+    found: str = advice.get(row["reason"] or row["status"], "")
+    return found
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = (
+        "container",
+        "codec",
+        "width",
+        "height",
+        "fps",
+        "duration_s",
+        "rotation",
+        "size_bytes",
+        "modified_at",
+    )
+    return {name: row[name] for name in names}
+
+
+def _settings(evidence: Evidence) -> dict[str, Any]:
+    """The settings behind the score, by name; empty where the scan left none."""
+    words = evidence.settings.get("scored_by", {})
+    return {name: words[name] for name in sorted(words)}

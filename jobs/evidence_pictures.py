@@ -1,0 +1,77 @@
+"""Pictures of a page of evidence: crops, whole frames with boxes, heat maps; veiled unless told clear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.types import Stills, TimedBox
+from jobs.page import jpeg_uri
+
+Picture = NDArray[np.uint8]
+"""`[H, W, 3] uint8 RGB`."""
+
+_VEIL = 1 / 14
+"""Blur of a veiled picture, sigma in parts of its side: a face is still seen to be one, but not whose."""
+_QUALITY = 88
+_HEAT_PX = 224
+_OVER = 0.5
+_BOX = (255, 214, 10)
+_OUTLINE = (20, 20, 20)
+
+
+def veiled(picture: Picture, parts: float = 1.0) -> Picture:
+    """Grey and blurred; `parts`: how large a face is in it."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    blurred = cv2.GaussianBlur(grey, (0, 0), max(1.0, min(picture.shape[:2]) * parts * _VEIL))
+    return np.asarray(cv2.cvtColor(blurred, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def crop_uri(crop: Picture, *, clear: bool) -> str:
+    """A crop as the address of a picture."""
+    return _uri(crop if clear else veiled(crop))
+
+
+def still_uri(still: Picture, boxes: Sequence[tuple[str, TimedBox]], *, clear: bool) -> str:
+    """A whole frame with the boxes of people, each with a word beside it."""
+    picture = np.ascontiguousarray(still if clear else veiled(still, 0.5))
+    height, width = picture.shape[:2]
+    for word, box in boxes:
+        left, upper = round(box.x * width), round(box.y * height)
+        corner = (round((box.x + box.w) * width), round((box.y + box.h) * height))
+        for colour, thickness in ((_OUTLINE, 4), (_BOX, 2)):
+            cv2.rectangle(picture, (left, upper), corner, colour, thickness)
+        at = (max(2, left), upper - 5 if upper > 16 else min(height - 4, corner[1] + 14))
+        for colour, thickness in ((_OUTLINE, 3), (_BOX, 1)):
+            cv2.putText(picture, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    return _uri(picture)
+
+
+def heat_uris(crop: Picture, heat: NDArray[np.float32], *, clear: bool) -> tuple[str, str, str]:
+    """A crop, its map beside it, and the map over it, all of one size.
+
+    Args:
+        crop: `[H, W, 3] uint8 RGB`.
+        heat: `[H, W] float32` in [0, 1].
+        clear: Not veiled.
+    """
+    shown = cv2.resize(crop if clear else veiled(crop), (_HEAT_PX, _HEAT_PX), interpolation=cv2.INTER_CUBIC)
+    level = (255 * cv2.resize(heat, (_HEAT_PX, _HEAT_PX), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+    coloured = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    over = cv2.addWeighted(np.asarray(shown, np.uint8), 1 - _OVER, coloured, _OVER, 0)
+    first, second, third = (_uri(np.asarray(picture, np.uint8)) for picture in (shown, coloured, over))
+    return first, second, third
+
+
+def few(stills: Stills, most: int) -> list[int]:
+    """Of all frames at most so many, evenly, the first and the last among them."""
+    count = len(stills.times_s)
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count else []
+
+
+def _uri(picture: Picture) -> str:
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return jpeg_uri(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
