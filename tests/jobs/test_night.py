@@ -27,8 +27,10 @@ from jobs.night_page import page
 from jobs.page import verdict_at
 from jobs.schema import to_arrow
 from tests.browser import chromium, faults
+from tests.conftest import Scanned
 from tests.jobs.nights import night_rows, replaced, write_night
 from tests.jobs.samples import POLICY, sample_row
+from tests.scans import read_rows
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -225,6 +227,22 @@ def test_a_scan_that_found_nothing_to_do_has_its_page(tmp_path: Path, told: Call
     assert "No video was flagged." in shown
     assert "No video was scored." in shown
     assert "No video failed." in shown
+
+
+@pytest.mark.xdist_group("scans")
+def test_a_real_scan_is_told_as_it_recorded_itself(scanned: Scanned) -> None:
+    with query.connect(str(scanned.output)) as connection:
+        night = look(connection, "latest")
+    rows = read_rows(scanned.output)
+    assert night.counts.statuses["scored"] == sum(row["status"] == "scored" for row in rows) > 0
+    assert night.scan.exit_code == scanned.exit_code
+    assert night.thresholds is not None
+    assert night.thresholds.measured is not None
+    assert night.thresholds.flag == rows[0]["threshold_flag"]
+    shown = page(night, {})
+    assert str(scanned.videos) in shown
+    assert "price_per_hour is not in its settings" in shown
+    assert "more videos failed than its settings allow" in shown
 
 
 def test_a_scan_that_is_not_there_is_an_error_with_a_hint(
