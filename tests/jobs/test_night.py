@@ -56,6 +56,12 @@ HOSTILE = (
 )
 
 
+# Not `wait_for_function`, whose `eval` the policy of our pages forbids.
+PAINTED_MS = """new Promise(done => new PerformanceObserver(seen => seen.getEntries().forEach(
+    one => one.name === "first-contentful-paint" && done(one.startTime)
+)).observe({type: "paint", buffered: true}))"""
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Night, pd.DataFrame, pd.DataFrame]]:
     """Two nights of 2,500 and 3,000 videos: what is told of the second, and the rows of both."""
@@ -391,8 +397,7 @@ def test_the_page_of_100_000_videos_is_small_and_painted_at_once(tmp_path: Path)
         tab = browser.new_page()
         tab.goto("about:blank")
         tab.goto(file.as_uri())
-        tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
-        painted_s = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
+        painted_s = tab.evaluate(PAINTED_MS) / 1000
         assert faults(tab) == []
     took = (f"{end - start:.2f} s" for start, end in pairwise((began, connected, looked, rendered)))
     print(
