@@ -27,20 +27,23 @@ END;
 
 CREATE MACRO score_of(logit, slope, bias) AS 1 / (1 + exp(-(logit * slope + bias)));
 
--- today: the rows of `latest`, judged by the policy of today; by that of their scan where no other is known.
-CREATE VIEW today AS
+-- judged('latest'), judged('results'): the rows of that view, judged by the policy of today; by that of their scan
+-- where no other is known.
+CREATE MACRO judged(relation) AS TABLE
 WITH applied AS (
     SELECT
-        latest.*,
-        coalesce(policies.policy_id, latest.policy_id) AS policy_today,
+        given.*,
+        coalesce(policies.policy_id, given.policy_id) AS policy_today,
         coalesce(flag, threshold_flag) AS flag_today,
         coalesce(uncertain, threshold_uncertain) AS uncertain_today,
         coalesce(score_of(logit, slope, bias), p_fake) AS p_fake_today,
         slope AS slope_today, bias AS bias_today
-    FROM latest
+    FROM query_table(relation) AS given
     LEFT JOIN policies
-        ON latest.weights_id = policies.weights_id
-        AND latest.policy_id <> policies.policy_id
-        AND coalesce(for_settings, latest.settings_id) = latest.settings_id
+        ON given.weights_id = policies.weights_id
+        AND given.policy_id <> policies.policy_id
+        AND coalesce(for_settings, given.settings_id) = given.settings_id
 )
-SELECT *, verdict_of(p_fake_today, flag_today, uncertain_today) AS verdict_today FROM applied
+SELECT *, verdict_of(p_fake_today, flag_today, uncertain_today) AS verdict_today FROM applied;
+
+CREATE VIEW today AS FROM judged('latest')
