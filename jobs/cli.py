@@ -27,6 +27,7 @@ from jobs.cli_options import (
     scan_settings,
     show_log,
 )
+from jobs.cli_pages import report
 from jobs.cli_table import query_app, table_app
 from jobs.interrupt import Stopped, stoppable
 
@@ -44,6 +45,7 @@ app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")
 app.command()(evaluate)
 app.command()(calibrate)
+app.command()(report)
 
 _NO_SETTINGS = ("dry_run", "as_json")
 """Parameters of `scan` that say how it is run, not what is scanned."""

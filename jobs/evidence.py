@@ -7,16 +7,13 @@ with the settings and weights of that row, and scored again: the page says wheth
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Self, cast
 
 import duckdb
-import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from detector.errors import InputError, SettingsError, StorageError, VideoError, WeightsError
@@ -27,6 +24,7 @@ from detector.types import ClipScore, Extraction, ExtractOptions, Policy, Reason
 from detector.weights import WeightsFile, manifest
 from jobs.config import ScanSettings, options_of
 from jobs.named_weights import open_weights
+from jobs.night_scan import asked, parsed, policy_in
 from jobs.policies import PolicyFile
 from jobs.reading import open_planned
 from jobs.schema import printable
@@ -149,7 +147,7 @@ class Examiner:
         Raises:
             InputError: there is none.
         """
-        found = self._rows(_FIND, key=key)
+        found = asked(self._connection, _FIND, key=key)
         if not found:
             raise InputError(
                 f"{printable(key)} is no video_id and no uri of the table",
@@ -159,8 +157,8 @@ class Examiner:
 
     def examine(self, row: Mapping[str, Any]) -> Evidence:
         """The evidence behind a row of `today`. Whatever is wrong with the video is part of it."""
-        scan = next(iter(self._rows(_SCAN, key=row["scan_id"])), None)
-        settings = _json(scan["settings"]) if scan else {}
+        scan = next(iter(asked(self._connection, _SCAN, key=row["scan_id"])), None)
+        settings = parsed(scan["settings"]) if scan else {}
         versions = dict(scan["versions"] or {}) if scan else {}
         policy, weights = self._policy_of(row), self._weights_of(row, settings)
         source, again, lacking = self._look(row, settings, weights, policy)
@@ -192,24 +190,13 @@ class Examiner:
             self._sandboxes[key] = self._stack.enter_context(made)
         return self._sandboxes[key]
 
-    def _rows(self, text: str, **values: str) -> list[dict[str, Any]]:
-        try:
-            answer: pa.Table = self._connection.sql(text, params=values).to_arrow_table()
-        except duckdb.Error as error:
-            raise StorageError(printable(str(error))) from error
-        return answer.to_pylist()
-
     def _policy_of(self, row: Mapping[str, Any]) -> Policy | None:
         """The policy that judges a row today, as it was given or as a scan recorded it."""
         wanted = row["policy_today"]
         if self._policy is not None and self._policy.policy.policy_id == wanted:
             return self._policy.policy
-        found = self._rows(_POLICY, policy=wanted or "", weights=row["weights_id"] or "")
-        try:
-            recorded = _json(found[0]["settings"])["policy"] if found else None
-            return msgspec.convert(recorded, Policy) if recorded else None
-        except (KeyError, msgspec.ValidationError):
-            return None
+        found = asked(self._connection, _POLICY, policy=wanted, weights=row["weights_id"])
+        return policy_in(parsed(found[0]["settings"])) if found else None
 
     def _weights_of(self, row: Mapping[str, Any], settings: Mapping[str, Any]) -> WeightsFile | None:
         """The file with the weights of a row, wherever it is."""
@@ -313,11 +300,3 @@ def _source_of(error: VideoError) -> Source:
         Reason.CHANGED_DURING_READ: "changed",
     }
     return Source(states.get(error.reason, "unreadable"), message=str(error))
-
-
-def _json(text: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

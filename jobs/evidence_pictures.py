@@ -37,7 +37,7 @@ def crop_uri(crop: Picture, *, clear: bool) -> str:
 
 def still_uri(still: Picture, boxes: Sequence[tuple[str, TimedBox]], *, clear: bool) -> str:
     """A whole frame with the boxes of people, each with a word beside it."""
-    picture = np.ascontiguousarray(still if clear else veiled(still, 0.5))
+    picture = still.copy() if clear else veiled(still, 0.5)
     height, width = picture.shape[:2]
     for word, box in boxes:
         left, upper = round(box.x * width), round(box.y * height)

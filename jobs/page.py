@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import tomllib
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib.resources import files
@@ -39,12 +40,15 @@ def environment() -> Environment:
     )
     made.globals |= {"t": strings(), "verdict_at": verdict_at, "style": Markup(style())}  # noqa: S704  # ours
     made.filters |= {
+        "band_words": band_words,
         "count": lambda number: f"{number:,}",
         "name": name,
         "score": lambda p: "" if p is None else f"{p:.3f}",
         "seconds": seconds,
+        "segment_words": segment_words,
         "share": share,
         "size": lambda size: "" if size is None else rounded_size(size),
+        "warning_words": lambda warning: strings()["warning"].get(warning, name(warning)),
         "when": when,
     }
     return made
@@ -101,6 +105,32 @@ def verdict_at(p_fake: float | None, flag: float, uncertain: float) -> str:
     if p_fake >= flag:
         return Verdict.FLAGGED
     return Verdict.UNCERTAIN if p_fake >= uncertain else Verdict.NOT_FLAGGED
+
+
+def segment_words(segment: Mapping[str, Any]) -> str:
+    """A segment in words."""
+    start, end = seconds(segment["start_s"]), seconds(segment["end_s"])
+    text: str = strings()["evidence"]["segment"].format(
+        start=start, end=end, score=f"{segment['p_fake']:.3f}"
+    )
+    return text
+
+
+def band_words(person: Any, row: Mapping[str, Any]) -> str:
+    """What a band of scores shows, for whoever cannot see it. `person` has `person_id` and `tracks`."""
+    words = strings()["evidence"]
+    bars = [
+        words["band_bar"].format(score=f"{track['p_fake']:.3f}", start=seconds(track["start_s"]))
+        for track in person.tracks
+        if track["p_fake"] is not None
+    ]
+    text: str = words["band"].format(
+        id=person.person_id,
+        bars=", ".join(bars),
+        flag=f"{row['flag_today']:.3f}",
+        uncertain=f"{row['uncertain_today']:.3f}",
+    )
+    return text
 
 
 def jpeg_uri(data: bytes) -> str:
