@@ -27,7 +27,7 @@ from jobs.cli_options import (
     scan_settings,
     show_log,
 )
-from jobs.cli_pages import report
+from jobs.cli_pages import report, review_app
 from jobs.cli_table import query_app, table_app
 from jobs.interrupt import Stopped, stoppable
 
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(query_app, name="query")
 app.add_typer(table_app, name="table")
+app.add_typer(review_app, name="review")
 app.add_typer(weights_app, name="weights")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(config_app, name="config")

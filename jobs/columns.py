@@ -1,7 +1,7 @@
 """The columns of the table, frozen: they are only ever added.
 
-`RESULTS` and `SCANS` carry `description` and, where a number has one, `unit` in the metadata of every field;
-Delta and Parquet keep them. Imported through `jobs.schema`.
+`RESULTS`, `SCANS` and `REVIEWS` carry `description` and, where a number has one, `unit` in the metadata of
+every field; Delta and Parquet keep them. Imported through `jobs.schema`.
 """
 
 from __future__ import annotations
@@ -172,6 +172,31 @@ SCANS = pa.schema(
     ]
 )
 
+REVIEWS = pa.schema(
+    [
+        _field("review_id", TEXT, "random key of the row, 16 hex digits", required=True),
+        _field("video_id", TEXT, "the video, as in `results`", required=True),
+        _field("uri", TEXT, "where it lies, as in `results`", required=True),
+        _field("version", TEXT, "which content, as in `results`", required=True),
+        _field("decision", TEXT, "fake, real or unsure; undone: takes back another row", required=True),
+        _field("undoes", TEXT, "the review_id that is taken back; null unless undone"),
+        _field("note", TEXT, "what the person wrote, at most 2,000 characters; null without"),
+        _field("who", TEXT, "the name that the person gave", required=True),
+        _field("at", TIME, "when it was decided", "UTC", required=True),
+        _field(
+            "shown",
+            TEXT,
+            "what was on the screen: blurred, grey, muted; seconds played, segments visited",
+            "JSON",
+        ),
+        _field("weights_id", TEXT, "hash of the weights behind the score that was shown"),
+        _field("settings_id", TEXT, "settings behind the score that was shown"),
+        _field("policy_id", TEXT, "calibration and thresholds that were shown"),
+        _field("p_fake", REAL, "the score that was shown, 1 = fake", "probability"),
+        _field("schema_version", INT, "version of this schema that wrote the row", required=True),
+    ]
+)
+
 
 def described_as(schema: pa.Schema, stored: pa.Schema) -> pa.Schema:
     """`schema` in the words of a table that is there already.
@@ -235,7 +260,12 @@ def _reasons() -> str:
 
 def document(text: str) -> str:
     """`text` (docs/table.md) with its generated parts as the schema is now; the prose around them stays."""
-    parts = {"results": _columns(RESULTS), "scans": _columns(SCANS), "reasons": _reasons()}
+    parts = {
+        "results": _columns(RESULTS),
+        "scans": _columns(SCANS),
+        "reviews": _columns(REVIEWS),
+        "reasons": _reasons(),
+    }
     for name, table in parts.items():
         pattern = rf"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)"
         # Doubled, because re.subn reads backslashes in what it puts in.

@@ -36,23 +36,34 @@ def export(connection: duckdb.DuckDBPyConnection, view: str, path: Path) -> int:
         InputError: another view, or another ending.
         StorageError: it cannot be read or written.
     """
-    path = path.expanduser()
-    writers: dict[str, Callable[[pa.RecordBatchReader, Path], int]] = {".parquet": _parquet, ".csv": _csv}
-    writer = writers.get(path.suffix.lower())
-    if writer is None or view not in VIEWS:
+    if path.suffix.lower() not in _WRITERS or view not in VIEWS:
         raise InputError(
             f"{printable(str(path))}: {view} cannot be exported so",
             hint=f"Views: {', '.join(VIEWS)}; files end in .parquet or .csv.",
         )
+    try:
+        return write(connection.table(view).to_arrow_reader(_ROWS), path)
+    except duckdb.Error as error:
+        raise StorageError(printable(str(error))) from error
+
+
+def write(reader: pa.RecordBatchReader, path: Path) -> int:
+    """Writes rows to a file that ends in `.parquet` or `.csv`, whole or not at all; how many there were.
+
+    Raises:
+        InputError: another ending.
+        StorageError: it cannot be written.
+    """
+    path = path.expanduser()
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"{printable(str(path))}: files end in .parquet or .csv")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        reader = connection.table(view).to_arrow_reader(_ROWS)
         rows = writer(reader, temporary)
         temporary.replace(path)
     except OSError as error:
         raise storage_error(path, error) from error
-    except duckdb.Error as error:
-        raise StorageError(printable(str(error))) from error
     finally:
         temporary.unlink(missing_ok=True)
     return rows
@@ -89,3 +100,6 @@ def _cell(value: object) -> object:
         return json.dumps(plain(value), ensure_ascii=False)
     shown = plain(value)
     return f"'{shown}" if isinstance(shown, str) and shown.startswith(_FORMULA) else shown
+
+
+_WRITERS: dict[str, Callable[[pa.RecordBatchReader, Path], int]] = {".parquet": _parquet, ".csv": _csv}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -23,7 +23,7 @@ from deltalake.exceptions import DeltaError
 from detector.errors import InputError
 from jobs.fence import ZSTD, storage_error, stored_schema
 from jobs.names import Names
-from jobs.table import SCANS_PROPERTIES, ResultsTable
+from jobs.table import SMALL_PROPERTIES, ResultsTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,8 @@ class Receipt:
     files_after: int
     scans: int = 0
     """Rows of `scans` in which a name was struck out."""
+    reviews: int = 0
+    """Rows of `reviews` removed."""
     summary: bool = False
     """Whether a name was struck out of `summary.json`."""
     dry_run: bool = False
@@ -64,6 +66,7 @@ class Receipt:
         """For people."""
         would = "would be " if self.dry_run else ""
         also = f"; {self.scans:,} rows of scans {would}struck out" if self.scans else ""
+        also += f"; {self.reviews:,} rows of reviews {would}removed" if self.reviews else ""
         also += f"; summary.json {would}struck out" if self.summary else ""
         return (
             f"{self.rows:,} rows {would}removed, {self.days:,} days {would}rewritten, "
@@ -76,8 +79,8 @@ class Receipt:
 def purge(output: str, uris: Sequence[str], older_than: datetime | None, *, dry_run: bool) -> Receipt:
     """Removes the rows of some videos, or of before some time, from every file and version.
 
-    The names of videos that have no row any more go from `scans` and `summary.json` as well. Rows come back
-    if the videos are still in the inputs of a later scan.
+    The names of videos that have no row any more go from `scans` and `summary.json` as well, and with them
+    what was decided on these videos. Rows come back if the videos are still in the inputs of a later scan.
 
     Args:
         output: Of the scans.
@@ -135,7 +138,9 @@ def _purged(table: ResultsTable, gone: pc.Expression, uris: Sequence[str], *, dr
     dataset = _open(output, "results").to_pyarrow_dataset()
     rows = dataset.to_table(["uri", "scan_date"], filter=gone)
     days: list[date] = sorted(set(cast("list[date]", rows["scan_date"].to_pylist())))
-    names = Names({*uris, *_left_by_all(dataset, rows["uri"], gone)})
+    unnamed = {*uris, *_left_by_all(dataset, rows["uri"], gone)}
+    names = Names(unnamed)
+    reviews = _reviews_of(output, unnamed)
     scans, changed = _scans_without(output, names)
     data = output.read("summary.json")
     text = None if data is None else data.decode()
@@ -145,6 +150,7 @@ def _purged(table: ResultsTable, gone: pc.Expression, uris: Sequence[str], *, dr
         table.renew()
         if scans is not None:
             _replace_scans(output, scans)
+        _remove_reviews(output, unnamed)
         if summary and text is not None:
             output.write("summary.json", names.struck_text(text).encode())
     after = len(_open(output, "results").get_add_actions())
@@ -154,6 +160,7 @@ def _purged(table: ResultsTable, gone: pc.Expression, uris: Sequence[str], *, dr
         files_before=before,
         files_after=after,
         scans=changed,
+        reviews=reviews,
         summary=summary,
         dry_run=dry_run,
         old_versions=output.keeps_versions(),
@@ -236,9 +243,36 @@ def _replace_scans(output: Output, table: pa.Table) -> None:
     name = "scans"
     with _appending_lifted(output, name):
         delta = _open(output, name)
-        delta.alter.set_table_properties({**SCANS_PROPERTIES, **_NO_OLD_LOG})
+        delta.alter.set_table_properties({**SMALL_PROPERTIES, **_NO_OLD_LOG})
         delta = _open(output, name)
         write_deltalake(delta, table.cast(stored_schema(delta)), mode="overwrite", writer_properties=ZSTD)
         delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
         _open(output, name).create_checkpoint()
         _open(output, name).cleanup_metadata()
+
+
+def _reviews_of(output: Output, uris: Collection[str]) -> int:
+    """How many rows of `reviews` are about these videos."""
+    if not DeltaTable.is_deltatable(output.at("reviews"), output.storage_options):
+        return 0
+    found = _open(output, "reviews").to_pyarrow_dataset()
+    return found.count_rows(filter=pc.is_in(pc.field("uri"), pa.array(list(uris), pa.string())))
+
+
+def _remove_reviews(output: Output, uris: Collection[str]) -> None:
+    """Writes `reviews` anew without these videos, again where somebody decided on one meanwhile.
+
+    People go on deciding: rows that come while it is written anew are none that it replaces, so they stay,
+    and a file that is on its way into the table is younger than those that no commit names and that go.
+    """
+    name, gone = "reviews", pc.is_in(pc.field("uri"), pa.array(list(uris), pa.string()))
+    while _reviews_of(output, uris):
+        with _appending_lifted(output, name):
+            delta = _open(output, name)
+            kept = delta.to_pyarrow_dataset().to_table(filter=~gone).cast(stored_schema(delta))
+            write_deltalake(delta, kept, mode="overwrite", writer_properties=ZSTD)
+    if DeltaTable.is_deltatable(output.at(name), output.storage_options):
+        _open(output, name).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        _open(output, name).vacuum(
+            retention_hours=1, dry_run=False, enforce_retention_duration=False, full=True
+        )

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from detector.types import Facts, Policy, Reason, Status, TrackScore, Verdict, VideoResult
-from jobs.columns import RESULTS, SCANS, SCHEMA_VERSION, document, video_id
+from jobs.columns import RESULTS, REVIEWS, SCANS, SCHEMA_VERSION, document, video_id
 from jobs.redact import redacted
 
 __all__ = [
     "RESULTS",
+    "REVIEWS",
     "SCANS",
     "SCHEMA_VERSION",
     "Handling",

@@ -2,6 +2,7 @@
 
     OUT/results/scan_date=2026-11-25/part-….parquet     the rows; `_delta_log` beside says which files count
     OUT/scans/                                          a row when a scan starts, one when it ends
+    OUT/reviews/                                        a row for each decision of a person
 
 A scan claims the table, holds it by its commits (by empty ones every two minutes while videos take long) and
 releases it. The claim of a scan that did not is dead when its process provably is, or after ten minutes of
@@ -26,7 +27,7 @@ from jobs.columns import described_as
 from jobs.fence import ZSTD, Event, FencedTable, Parquet, held, storage_error, stored_schema
 from jobs.holder import Holder
 from jobs.output import Output, open_output
-from jobs.schema import RESULTS, SCANS, SCHEMA_VERSION, printable, to_arrow
+from jobs.schema import RESULTS, REVIEWS, SCANS, SCHEMA_VERSION, printable, to_arrow
 
 CLAIM_S = 600
 RENEW_S = 120
@@ -42,7 +43,7 @@ _CONFIGURATION: dict[str, str | None] = {
     # Not uri and message: a name that was purged must not survive as a minimum or maximum in the log.
     "delta.dataSkippingStatsColumns": "settings_id,scanned_at,modified_at,status,reason,verdict,p_fake",
 }
-SCANS_PROPERTIES = {
+SMALL_PROPERTIES = {
     # No texts: a name that was purged must not survive in the log.
     "delta.dataSkippingStatsColumns": "at"
 }
@@ -219,15 +220,12 @@ class ResultsTable:
         if self._holder is not None:
             known |= {"scan_id": self._holder.scan_id, "host": self._holder.host}
         table = pa.Table.from_pylist([known | dict(values)], schema=SCANS)
-        path = self.output.at("scans")
         with self._timed():
             create_scans(self.output)
             try:
-                scans = DeltaTable(path, storage_options=self.output.storage_options)
-                table = table.cast(described_as(SCANS, stored_schema(scans)))
-                write_deltalake(scans, table, mode="append", schema_mode="merge", writer_properties=ZSTD)
+                append_unclaimed(self.output, "scans", table)
             except (DeltaError, OSError) as error:
-                raise storage_error(path, error) from error
+                raise storage_error(self.output.at("scans"), error) from error
 
     def _commit(self, event: Event, table: pa.Table | None = None) -> None:
         if self._holder is None:
@@ -282,7 +280,24 @@ def _is_table(root: Output, name: str) -> bool:
 
 def create_scans(root: Output) -> None:
     """The table of scans below an output, made if it is not there yet."""
-    _create(root, "scans", SCANS, [], {"delta.appendOnly": "true", **SCANS_PROPERTIES})
+    _create(root, "scans", SCANS, [], {"delta.appendOnly": "true", **SMALL_PROPERTIES})
+
+
+def create_reviews(root: Output) -> None:
+    """The table of reviews below an output, made if it is not there yet."""
+    _create(root, "reviews", REVIEWS, [], {"delta.appendOnly": "true", **SMALL_PROPERTIES})
+
+
+def append_unclaimed(root: Output, name: str, table: pa.Table) -> None:
+    """Add rows to a table beside `results`, which needs no claim.
+
+    Raises:
+        CommitFailedError: it was being rewritten; nothing of this is in it.
+        DeltaError, OSError: the store failed.
+    """
+    delta = DeltaTable(root.at(name), storage_options=root.storage_options)
+    described = table.cast(described_as(table.schema, stored_schema(delta)))
+    write_deltalake(delta, described, mode="append", schema_mode="merge", writer_properties=ZSTD)
 
 
 def _create(

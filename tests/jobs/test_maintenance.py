@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from detector.errors import TableHeldError
 from jobs.maintenance import optimize, purge
+from jobs.review.decisions import Decision, Reviews
 from jobs.table import ResultsTable
 from tests.jobs.conftest import Command
 from tests.jobs.samples import DAY, sample_row
@@ -34,6 +35,8 @@ def output(tmp_path: Path) -> Path:
             table.append([sample_row(f"{day}b.mp4") | when])
         settings = json.dumps({"all": {"inputs": [NAME]}})
         table.record_scan("start", {"started_at": DAY, "inputs": [NAME, "/other"], "settings": settings})
+    for name, note in ((FILE, "a note"), ("0a.mp4", "another")):
+        Reviews(str(out)).add(sample_row(name), "ann", Decision.FAKE, note=note)
     (out / "summary.json").write_text(json.dumps({"examples": [NAME], "done": 9}))
     return out
 
@@ -57,18 +60,20 @@ def _files_with(folder: Path, name: str) -> list[str]:
 def test_a_purged_name_is_in_no_file_of_the_output(output: Path) -> None:
     assert len(_files_with(output, NAME)) >= 5, "the search finds it before"
     counted = purge(str(output), [NAME], None, dry_run=True)
-    assert (counted.rows, counted.days, counted.scans, counted.summary) == (3, 3, 1, True)
+    assert (counted.rows, counted.days, counted.scans, counted.reviews, counted.summary) == (3, 3, 1, 1, True)
     assert len(_files_with(output, NAME)) >= 5, "a dry run removes nothing"
 
     receipt = purge(str(output), [NAME], None, dry_run=False)
-    assert (receipt.rows, receipt.days, receipt.scans, receipt.summary) == (3, 3, 1, True)
+    assert (receipt.rows, receipt.days, receipt.scans, receipt.reviews, receipt.summary) == (3, 3, 1, 1, True)
     assert _files_with(output, NAME) == []
+    assert _files_with(output, "a note") == [], "what somebody wrote about it goes as well"
     assert NAME not in receipt.in_words()
     assert sorted(Path(row["uri"]).name for row in read_rows(output)) == sorted(
         f"{day}{letter}.mp4" for day in range(3) for letter in "ab"
     )
     scans = DeltaTable(str(output / "scans")).to_pyarrow_table().to_pylist()
     assert scans[0]["inputs"] == ["(purged)", "/other"]
+    assert [row["note"] for row in Reviews(str(output)).rows()] == ["another"]
 
 
 @pytest.mark.parametrize("word", ["", "null", "/other/deeper", "done", "1a.mp4"])
@@ -106,7 +111,7 @@ def test_the_names_of_what_is_old_go_with_its_last_row(output: Path) -> None:
         table.record_scan("start", {"started_at": DAY, "inputs": [gone, kept, NAME]})
     (output / "summary.json").write_text(json.dumps({"examples": {"not_video": gone, "corrupt": kept}}))
     receipt = purge(str(output), [], old, dry_run=False)
-    assert (receipt.rows, receipt.scans, receipt.summary) == (3, 1, True)
+    assert (receipt.rows, receipt.scans, receipt.reviews, receipt.summary) == (3, 1, 0, True)
     assert _scans(output)[-1]["inputs"] == ["(purged)", kept, NAME], "NAME has rows of later days"
     assert _files_with(output, gone) == []
 

@@ -1,0 +1,139 @@
+"""Starts and stops the review server: where it listens, who is let in, what it says on the terminal."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import socket
+import stat
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import uvicorn
+
+from detector.errors import SettingsError
+from jobs.review.app import create_app
+from jobs.review.asked import is_name
+from jobs.review.decisions import WHO_CHARS
+from jobs.review.guard import Door
+from jobs.review.site import Site
+from jobs.schema import printable
+from jobs.table import ResultsTable
+
+_LEAST_TOKEN = 32
+_TOKEN = re.compile(r"[!-~]+")
+_STOPS_S = 3
+_MOST_CONNECTIONS = 200
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Path | None) -> None:
+    """Serve until Ctrl-C or SIGTERM; the address is printed on stdout once it is listened on.
+
+    Args:
+        output: Of the scans.
+        user: Decides; None asks in each browser.
+        port: 0 takes a free one.
+        bind: Address or name to listen on; other than this machine's own only with `token_file`.
+        token_file: Holds the token; None makes one for this start.
+
+    Raises:
+        SettingsError: it may not listen there, or cannot, or the file is not safe.
+        InputError: there is no table.
+    """
+    ResultsTable.open(output)
+    if user is not None and not is_name(user):
+        raise SettingsError(f"--user: a name has 1 to {WHO_CHARS} characters, and no control characters")
+    token = secrets.token_urlsafe(32) if token_file is None else read_token(token_file)
+    listening = listen(bind, port, own_only=token_file is None)
+    port = listening.getsockname()[1]
+    site = Site(output, Door(hosts(bind, port), port, token), user)
+    config = uvicorn.Config(
+        create_app(site),
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # it would have the token in it; the guard writes one that has not
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_STOPS_S,
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
+    print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(bind: str, port: int, *, own_only: bool) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        bind: Address or name of this machine.
+        port: 0 takes a free one.
+        own_only: Refuse what other machines reach.
+
+    Raises:
+        SettingsError: it may not, or cannot.
+    """
+    where = f"--bind {printable(bind)}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0]
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{where}: no such address: {error}") from error
+    if ip.is_unspecified:
+        raise SettingsError(
+            f"{where}: names no address", hint="Name the one address that others use: --bind 192.0.2.7"
+        )
+    if own_only and not ip.is_loopback:
+        raise SettingsError(
+            f"{where}: other machines reach that, so it needs --token-file",
+            hint="docs/review.md says how to make one, and how to put TLS in front.",
+        )
+    try:
+        return socket.create_server((str(address[0]), port), family=family, backlog=128)
+    except OSError as error:
+        raise SettingsError(f"{where}: cannot listen on port {port}: {error.strerror}") from error
+
+
+def hosts(bind: str, port: int) -> frozenset[str]:
+    """Values of `Host` that a browser sends to what was bound to."""
+    name = _in_address(bind)
+    names = _LOOPBACK_NAMES if name in _LOOPBACK_NAMES else (name,)
+    found = {f"{one}:{port}" for one in names}
+    return frozenset(found | (set(names) if port == 80 else set()))  # browsers leave that one out
+
+
+def _in_address(bind: str) -> str:
+    return f"[{bind.lower()}]" if ":" in bind else bind.lower()
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that nobody else may read.
+
+    Raises:
+        SettingsError: others may, or it is no token.
+    """
+    where = f"--token-file {printable(str(path))}"
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            token = file.read(4096).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where}: cannot be read: {error}") from error
+    if mode & 0o077:
+        raise SettingsError(f"{where}: others may read it", hint=f"chmod 600 {printable(str(path))}")
+    if len(token) < _LEAST_TOKEN or not _TOKEN.fullmatch(token):
+        raise SettingsError(
+            f"{where}: a token has at least {_LEAST_TOKEN} letters, digits and signs, and no spaces",
+            hint="Make one: (umask 077; openssl rand -hex 32 > FILE)",
+        )
+    return token
