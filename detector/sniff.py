@@ -53,7 +53,7 @@ def reason_to_refuse(file: IO[bytes], error: Exception) -> VideoError:
     """The reason and message for a file that could not be opened, from its bytes and FFmpeg's error."""
     file.seek(0)
     head = file.read(4096)
-    other = _other(head)
+    other = what_else(head)
     sound = head.startswith(_SOUND) or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
     raw = "a raw stream without a container" if head.startswith(_RAW_STREAM) else "a container"
     cases: tuple[tuple[bool, Reason, str], ...] = (
@@ -94,7 +94,8 @@ def _unreadable_index(file: IO[bytes]) -> tuple[Reason, str]:
     return Reason.INCOMPLETE, "an MP4 without its index: probably an unfinished upload"
 
 
-def _other(head: bytes) -> str | None:
+def what_else(head: bytes) -> str | None:
+    """What a file that begins so is, where it is known and no video."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP image"
     return next((name for magic, name in _OTHERS if head.startswith(magic)), None)

@@ -98,6 +98,9 @@ def review_serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token of the address, for --bind; mode 0600.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for uploads; else they are deleted once they are judged.")
+    ] = None,
 ) -> None:
     """Serve a page on which people look at flagged and uncertain videos, and decide.
 
@@ -108,7 +111,7 @@ def review_serve(
     """
     from jobs.review.serve import serve
 
-    serve(output, user=user, port=port, bind=bind, token_file=token_file)
+    serve(output, user=user, port=port, bind=bind, token_file=token_file, keep=keep)
 
 
 @review_app.command("export")

@@ -7,22 +7,22 @@ with the settings and weights of that row, and scored again: the page says wheth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Self, cast
+from enum import StrEnum
+from typing import IO, Any, Literal, cast
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import InputError, SettingsError, StorageError, VideoError, WeightsError
-from detector.model import Dtype, Model, default_dtype, settle_process
+from detector.model import Dtype, default_dtype
 from detector.pipeline import decide, extract, score
-from detector.sandbox import Sandbox
 from detector.types import ClipScore, Extraction, ExtractOptions, Policy, Reason, VideoResult
 from detector.weights import WeightsFile, manifest
 from jobs.config import ScanSettings, options_of
+from jobs.equipment import Equipment
 from jobs.named_weights import open_weights
 from jobs.night_scan import asked, parsed, policy_in
 from jobs.policies import PolicyFile
@@ -109,37 +109,26 @@ class Evidence:
 
 
 class Examiner:
-    """Looks at videos of one table once more. Use as a context manager.
+    """Looks at videos of one table once more.
 
     Args:
         connection: From `query.connect`.
+        equipment: To decode and score with.
         weights: A file to look for the weights in before those that ship and that of the scan.
         policy: That was given to `query.connect`.
-        sandboxed: Decode in a child, as a scan does.
-        max_bytes: The largest video that is read.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        equipment: Equipment,
         *,
         weights: str | None = None,
         policy: PolicyFile | None = None,
-        sandboxed: bool = True,
     ) -> None:
-        self._connection, self._named, self._policy = connection, weights, policy
-        self._sandboxed = sandboxed
-        self._models: dict[tuple[str, Dtype], Model] = {}
+        self._connection, self._equipment = connection, equipment
+        self._named, self._policy = weights, policy
         self._files: dict[str, WeightsFile] = {}
-        self._sandboxes: dict[tuple[str, bool], Sandbox] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        settle_process()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def find(self, key: str) -> dict[str, Any]:
         """The row of a `video_id` or uri, of several versions that of the newest.
@@ -172,23 +161,6 @@ class Examiner:
             again=again,
             lacking=lacking,
         )
-
-    def model(self, weights: WeightsFile, dtype: Dtype) -> Model:
-        """The network of a file, loaded once."""
-        key = (weights.weights_id, dtype)
-        if key not in self._models:
-            self._models[key] = Model(weights, dtype=dtype)
-        return self._models[key]
-
-    def sandbox(self, options: ExtractOptions) -> Sandbox | None:
-        """The process that decodes, started once; None without one."""
-        if not self._sandboxed:
-            return None
-        key = (options.detector, options.link_identities)
-        if key not in self._sandboxes:
-            made = Sandbox(options.detector, link_identities=options.link_identities)
-            self._sandboxes[key] = self._stack.enter_context(made)
-        return self._sandboxes[key]
 
     def _policy_of(self, row: Mapping[str, Any]) -> Policy | None:
         """The policy that judges a row today, as it was given or as a scan recorded it."""
@@ -235,7 +207,7 @@ class Examiner:
         planned = dict(row) | {"size": row["size_bytes"]}
         try:
             with open_planned(planned, _max_bytes(settings)) as body:
-                sha256 = body.content_sha256 or _digest(body.file)
+                sha256 = body.content_sha256 or digest(body.file)
                 source = Source("same", sha256)
                 if row["content_sha256"] not in (None, sha256):
                     return Source("changed", sha256), None, "source"
@@ -254,25 +226,43 @@ class Examiner:
         policy: Policy | None,
     ) -> Again:
         dtype = cast("Dtype", row["dtype"] if row["dtype"] in SAME_WITHIN else default_dtype("cpu"))
-        return again(
-            file,
-            options,
-            self.model(weights, dtype),
-            policy or weights.header.policy,
-            self.sandbox(options),
-        )
+        return look(file, Terms(options, weights, policy or weights.header.policy, dtype), self._equipment)
 
 
-def again(
-    file: IO[bytes], options: ExtractOptions, model: Model, policy: Policy, sandbox: Sandbox | None
+class Stage(StrEnum):
+    """What is being done with a video that somebody waits for."""
+
+    DECODING = "decoding"
+    SCORING = "scoring"
+    DRAWING = "drawing"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a video is cut, scored and judged."""
+
+    options: ExtractOptions
+    weights: WeightsFile
+    policy: Policy
+    dtype: Dtype
+
+
+def look(
+    file: IO[bytes], terms: Terms, equipment: Equipment, at: Callable[[Stage], None] = lambda _: None
 ) -> Again:
-    """The whole way of one video, with what a page shows beside the score."""
+    """The whole way of one video, with what a page shows beside the score; `at` is told each stage."""
     from detector.heatmap import heat_maps
 
-    extraction = extract(file, options, sandbox, STILLS_PX)
-    scores = score(extraction.clips, model)
-    result = decide(extraction.facts, scores, policy)
-    return Again(result, extraction, scores, heat_maps(extraction.clips, model), model.dtype)
+    with equipment.lock:
+        model = equipment.model(terms.weights, terms.dtype)
+        sandbox = equipment.sandbox(terms.options)
+        at(Stage.DECODING)
+        extraction = extract(file, terms.options, sandbox, STILLS_PX)
+        at(Stage.SCORING)
+        scores = score(extraction.clips, model)
+        result = decide(extraction.facts, scores, terms.policy)
+        at(Stage.DRAWING)
+        return Again(result, extraction, scores, heat_maps(extraction.clips, model), terms.dtype)
 
 
 def _max_bytes(settings: Mapping[str, Any]) -> int:
@@ -286,12 +276,13 @@ def _max_bytes(settings: Mapping[str, Any]) -> int:
         return ScanSettings().max_bytes
 
 
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
+def digest(file: IO[bytes]) -> str:
+    """sha256 of a whole file; it stands at its beginning afterwards."""
+    found = hashlib.sha256()
     while chunk := file.read(_CHUNK):
-        digest.update(chunk)
+        found.update(chunk)
     file.seek(0)
-    return digest.hexdigest()
+    return found.hexdigest()
 
 
 def _source_of(error: VideoError) -> Source:

@@ -49,7 +49,13 @@ class PersonShown:
 
 
 def page(
-    evidence: Evidence, *, clear: bool, index: str | None = None, static_page: bool = True, back: str = ""
+    evidence: Evidence,
+    *,
+    clear: bool,
+    index: str | None = None,
+    static_page: bool = True,
+    back: str = "",
+    own: str = "",
 ) -> str:
     """The HTML of one video's evidence.
 
@@ -58,7 +64,7 @@ def page(
         clear: Pictures as they are; else grey and blurred.
         index: Relative link to the page of the scan, where there is one.
         static_page: With its style in it; else as part of the review server.
-        back: Where the review server's page leads back to.
+        back, own: Of the review server: where the page leads back to, and its own path.
     """
     row = evidence.row
     return render(
@@ -79,6 +85,7 @@ def page(
         clear=clear,
         index=index,
         back=back,
+        own=own,
     )
 
 

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from detector.errors import InputError, VideoError
-from detector.model import Device, Model, default_dtype, settle_process
+from detector.model import Device, Dtype, Model, default_dtype, settle_process
 from detector.pipeline import scan_video
 from detector.sandbox import Sandbox
-from detector.types import Clips, VideoResult
+from detector.types import Clips, ExtractOptions, VideoResult
+from detector.weights import WeightsFile
 from jobs.config import ScanSettings, settings_id
 from jobs.listing import Listing
 from jobs.named_weights import open_weights
@@ -50,22 +51,11 @@ def explain(
     device: Device = "cuda" if settings.device == "cuda" else "cpu"
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     model = Model(weights, dtype=dtype, device=device)
-    now = datetime.now(UTC)
-    chosen = settings_id(options, weights.weights_id)
-    policy = policy_for(settings.policy, weights, chosen)
-    context = ScanContext(
-        scan_id="explain",
-        scan_date=now.date(),
-        settings_id=chosen,
-        weights_id=weights.weights_id,
-        policy=policy,
-        detector=options.detector,
-        dtype=dtype,
-    )
+    context = single_context(settings, weights, options, dtype)
     sandbox = Sandbox(options.detector, link_identities=options.link_identities) if sandboxed else None
     try:
         with open_planned(planned, settings.max_bytes) as body:
-            result, extraction = scan_video(body.file, options, model, policy, sandbox)
+            result, extraction = scan_video(body.file, options, model, context.policy, sandbox)
     except VideoError as error:
         return failed_row(planned, error.reason, str(error), context), []
     finally:
@@ -77,6 +67,22 @@ def explain(
     if crops:
         sheets = write_sheets(result, extraction.clips, crops, found["video_id"])
     return found, sheets
+
+
+def single_context(
+    settings: ScanSettings, weights: WeightsFile, options: ExtractOptions, dtype: Dtype
+) -> ScanContext:
+    """What the row of a video says that is scanned by itself."""
+    chosen = settings_id(options, weights.weights_id)
+    return ScanContext(
+        scan_id="explain",
+        scan_date=datetime.now(UTC).date(),
+        settings_id=chosen,
+        weights_id=weights.weights_id,
+        policy=policy_for(settings.policy, weights, chosen),
+        detector=options.detector,
+        dtype=dtype,
+    )
 
 
 def _listed(path: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import duckdb
 
 from detector.errors import InputError
 from jobs import night, night_page, query
+from jobs.equipment import Equipment
 from jobs.evidence import Examiner
 from jobs.evidence_page import page
 from jobs.files import make_folder, storage_error, write_whole
@@ -36,7 +37,7 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 class Wish:
     """Which pages are wanted: of videos by key, of all that are flagged, of a scan and its flagged ones.
 
-    `limit` is that of flagged videos; `weights`, `policy` and `sandboxed` are as for an `Examiner`.
+    `limit` is that of flagged videos; `weights` and `policy` are as for an `Examiner`.
     """
 
     keys: Sequence[str] = ()
@@ -68,7 +69,8 @@ def write(output: str, folder: Path, wish: Wish, say: Callable[[str], None] = la
     given = read(wish.policy) if wish.policy else None
     connection = query.connect(output, given)
     looked = night.look(connection, wish.scan) if wish.scan else None
-    with Examiner(connection, weights=wish.weights, policy=given, sandboxed=wish.sandboxed) as examiner:
+    with Equipment(sandboxed=wish.sandboxed) as equipment:
+        examiner = Examiner(connection, equipment, weights=wish.weights, policy=given)
         keys = _keys(connection, wish, [video.video_id for video in looked.flagged] if looked else [])
         rows = {row["video_id"]: row for row in map(examiner.find, keys)}
         make_folder(folder)

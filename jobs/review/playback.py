@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from detector.errors import StorageError, VideoError
@@ -97,25 +98,40 @@ async def answer(video: Mapping[str, Any], method: str, headers: Mapping[str, st
         StorageError: its store cannot be used.
     """
     size, tag = int(video["size_bytes"] or 0), f'"{video["video_id"]}"'
-    told = {"accept-ranges": "bytes", "etag": tag, "content-type": content_type(video["container"])}
-    asked = headers.get("range") if headers.get("if-range", tag) == tag else None
-    try:
-        span = span_of(asked, size)
-    except UnsatisfiableError:
-        told |= {"content-range": f"bytes */{size}"}
-        return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=told)
-    whole = span is None
-    span = span or Span(0, size)
-    told["content-length"] = str(span.end - span.start)
-    if not whole:
-        told["content-range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    status = HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT
+    status, told, span = _promised(size, tag, content_type(video["container"]), headers)
+    if span is None:
+        return Response(status_code=status, headers=told)
     first = Span(span.start, span.start + 1) if method == "HEAD" else span
     body = await run_in_threadpool(_opened, video, first)
     if method == "HEAD":
         await run_in_threadpool(body.close)
         return Response(status_code=status, headers=told)
     return StreamingResponse(_chunks(body, span.end - span.start), status, told)
+
+
+def part_of(data: bytes, tag: str, kind: str, request: Request) -> Response:
+    """The answer to a request for bytes that are in memory."""
+    status, told, span = _promised(len(data), f'"{tag}"', kind, request.headers)
+    held = data[span.start : span.end] if span is not None and request.method != "HEAD" else b""
+    return Response(held, status, told)
+
+
+def _promised(
+    size: int, tag: str, kind: str, headers: Mapping[str, str]
+) -> tuple[HTTPStatus, dict[str, str], Span | None]:
+    """Status, headers and which bytes; None where there are no such."""
+    told = {"accept-ranges": "bytes", "etag": tag, "content-type": kind}
+    asked = headers.get("range") if headers.get("if-range", tag) == tag else None
+    try:
+        part = span_of(asked, size)
+    except UnsatisfiableError:
+        told |= {"content-range": f"bytes */{size}"}
+        return HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, told, None
+    span = part or Span(0, size)
+    told["content-length"] = str(span.end - span.start)
+    if part is not None:
+        told["content-range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    return (HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT), told, span
 
 
 def _opened(video: Mapping[str, Any], span: Span) -> _Body:

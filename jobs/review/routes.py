@@ -26,6 +26,7 @@ _STATIC = {
     "review.css": "text/css",
     "review.js": "text/javascript",
     "style.css": "text/css",
+    "upload.js": "text/javascript",
 }
 
 router = APIRouter()
@@ -196,13 +197,6 @@ def leave(site: SiteHere, person: PersonHere, video_id: VideoId, form: Form) -> 
 async def media(request: Request, row: RowHere) -> Response:
     """The video itself."""
     return await playback.answer(row, request.method, request.headers)
-
-
-@router.api_route("/videos/{video_id}/preview", methods=["GET", "HEAD"])
-@router.api_route("/videos/{video_id}/evidence", methods=["GET", "HEAD"])
-def later() -> Response:
-    """What this server cannot do yet."""
-    raise HTTPException(HTTPStatus.NOT_IMPLEMENTED)
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])

@@ -10,17 +10,26 @@ import secrets
 import socket
 import stat
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
+from fastapi import FastAPI
 
 from detector.errors import SettingsError
+from jobs.equipment import Equipment
+from jobs.live import warm
+from jobs.named_weights import open_weights
+from jobs.review import evidence_routes, upload_routes
 from jobs.review.app import create_app
 from jobs.review.asked import is_name
 from jobs.review.decisions import WHO_CHARS
 from jobs.review.guard import Door
 from jobs.review.site import Site
+from jobs.review.upload_routes import MOST_BYTES, UPLOADS
+from jobs.review.uploads import Uploads
 from jobs.schema import printable
 from jobs.table import ResultsTable
 
@@ -31,7 +40,9 @@ _MOST_CONNECTIONS = 200
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
-def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Path | None) -> None:
+def serve(
+    output: str, *, user: str | None, port: int, bind: str, token_file: Path | None, keep: Path | None
+) -> None:
     """Serve until Ctrl-C or SIGTERM; the address is printed on stdout once it is listened on.
 
     Args:
@@ -40,6 +51,7 @@ def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Pa
         port: 0 takes a free one.
         bind: Address or name to listen on; other than this machine's own only with `token_file`.
         token_file: Holds the token; None makes one for this start.
+        keep: Folder in which uploads are kept; None: they are deleted once they are judged.
 
     Raises:
         SettingsError: it may not listen there, or cannot, or the file is not safe.
@@ -52,8 +64,17 @@ def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Pa
     listening = listen(bind, port, own_only=token_file is None)
     port = listening.getsockname()[1]
     site = Site(output, Door(hosts(bind, port), port, token), user)
+    address = f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}"
+    with Equipment() as equipment, closing(Uploads(equipment, site.clock, keep)) as uploads:
+        app = create_app(site, (upload_routes.router, evidence_routes.router), {UPLOADS: MOST_BYTES})
+        app.state.uploads, app.state.films = uploads, evidence_routes.Films(equipment)
+        threading.Thread(target=warm, args=(open_weights("default"), equipment), daemon=True).start()
+        _run(app, listening, address)
+
+
+def _run(app: FastAPI, listening: socket.socket, address: str) -> None:
     config = uvicorn.Config(
-        create_app(site),
+        app,
         http="h11",
         loop="asyncio",
         ws="none",
@@ -67,7 +88,7 @@ def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Pa
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
+    print(address, flush=True)
     print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listening])
 

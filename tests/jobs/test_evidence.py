@@ -26,6 +26,7 @@ from detector.evaluation.calibration import named
 from detector.types import Reason
 from jobs import policies, query, report
 from jobs.config import options_of, settings_id, settings_words
+from jobs.equipment import Equipment
 from jobs.evidence import Evidence, Examiner
 from jobs.evidence_page import page
 from jobs.page import strings
@@ -45,7 +46,8 @@ pytestmark = pytest.mark.xdist_group("scans")
 @pytest.fixture(scope="module")
 def examined(scanned: Scanned) -> Iterator[dict[str, Evidence]]:
     """Every video of the scan, looked at once more, by name."""
-    with query.connect(str(scanned.output)) as connection, Examiner(connection) as examiner:
+    with query.connect(str(scanned.output)) as connection, Equipment() as equipment:
+        examiner = Examiner(connection, equipment)
         rows = [examiner.find(row["video_id"]) for row in read_rows(scanned.output)]
         yield {Path(row["uri"]).name: examiner.examine(row) for row in rows}
 
@@ -108,8 +110,9 @@ def small(tmp_path: Path, seeded: Path) -> tuple[Path, Path]:
     return video, tmp_path / "out"
 
 
-def examine(output: Path, key: str) -> Evidence:
-    with query.connect(str(output)) as connection, Examiner(connection) as examiner:
+def examine(output: Path, key: str, weights: str | None = None) -> Evidence:
+    with query.connect(str(output)) as connection, Equipment() as equipment:
+        examiner = Examiner(connection, equipment, weights=weights)
         return examiner.examine(examiner.find(key))
 
 
@@ -142,19 +145,14 @@ def test_without_its_weights_a_page_says_what_is_missing(small: tuple[Path, Path
     try:
         evidence = examine(output, str(video))
         assert "Name their file with --weights" in text_of(page(evidence, clear=True))
-        with query.connect(str(output)) as connection, Examiner(connection, weights=str(away)) as examiner:
-            assert examiner.examine(examiner.find(str(video))).agrees
+        assert examine(output, str(video), str(away)).agrees
     finally:
         away.rename(seeded)
 
 
 def test_a_key_that_is_not_in_the_table_is_an_error_in_words(scanned: Scanned) -> None:
-    with (
-        query.connect(str(scanned.output)) as connection,
-        Examiner(connection) as examiner,
-        pytest.raises(InputError, match="no video_id and no uri"),
-    ):
-        examiner.find("' OR 1=1 --")
+    with pytest.raises(InputError, match="no video_id and no uri"):
+        examine(scanned.output, "' OR 1=1 --")
 
 
 # --- the page ---------------------------------------------------------------------------------------------
@@ -286,9 +284,8 @@ def test_report_writes_a_night_its_pages_and_an_archive(
     links = set(re.findall(r'href="([^"#]+)"', files[0].read_text("utf-8")))
     assert links <= pages, "the page of the scan leads to pages that are not there"
     with zipfile.ZipFile(files[-1]) as archive:
-        listed = dict(
-            reversed(line.split("  ")) for line in archive.read("manifest.sha256").decode().splitlines()
-        )
+        lines = [line.split("  ") for line in archive.read("manifest.sha256").decode().splitlines()]
+        listed = {name: digest for digest, name in lines}
         assert set(archive.namelist()) == {*listed, "manifest.sha256"}
         for name, digest in listed.items():
             assert hashlib.sha256(archive.read(name)).hexdigest() == digest
@@ -354,7 +351,8 @@ def test_every_labelled_video_is_scored_again_to_a_ten_thousandth(shared_data: P
     settings = scan_settings(videos, tmp_path / "out", Path("default"))
     run(settings, quiet=True)
     differences: dict[str, float] = {}
-    with query.connect(settings.output or "") as connection, Examiner(connection) as examiner:
+    with query.connect(settings.output or "") as connection, Equipment() as equipment:
+        examiner = Examiner(connection, equipment)
         for row in read_rows(tmp_path / "out"):
             if row["status"] == "scored":
                 evidence: Any = examiner.examine(examiner.find(row["video_id"]))

@@ -1,0 +1,192 @@
+"""Routes of the upload page: choose, receive, wait, look."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import IO, Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from detector.sniff import what_else
+from detector.weights import manifest
+from jobs.config import PROFILE_WINDOWS, ScanSettings
+from jobs.evidence_page import page as evidence_page
+from jobs.live import Given
+from jobs.page import render, strings
+from jobs.review.uploads import BusyError, State, Upload, Uploads
+
+UPLOADS = "/uploads"
+MOST_BYTES = ScanSettings().max_bytes
+_NAME_CHARS = 1024
+_HEAD_BYTES = 4096
+# Below this after a while somebody only holds the place.
+_LEAST_BYTES_S, _PATIENCE_S = 16_000, 30.0
+_SPARE_BYTES = 1 << 30
+
+router = APIRouter()
+
+
+def the_uploads(request: Request) -> Uploads:
+    """What this server received."""
+    uploads: Uploads = request.app.state.uploads
+    return uploads
+
+
+UploadsHere = Annotated[Uploads, Depends(the_uploads)]
+UploadId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
+
+
+def the_upload(request: Request, upload_id: UploadId, uploads: UploadsHere) -> Upload:
+    """The file in the path, of this browser.
+
+    Raises:
+        HTTPException: there is none, or no longer.
+    """
+    found = uploads.find(upload_id, request.state.session)
+    if found is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, strings()["upload"]["forgotten"])
+    return found
+
+
+UploadHere = Annotated[Upload, Depends(the_upload)]
+
+
+@router.get("/upload")
+def choose() -> Response:
+    """The page on which a file is chosen."""
+    files = [name.removesuffix(".safetensors") for name in manifest()["files"] if ".safetensors" in name]
+    default = manifest()["default"].removesuffix(".safetensors")
+    return _page(
+        "upload.html.j2",
+        profiles=PROFILE_WINDOWS,
+        weights=sorted(files, key=lambda name: name != default),
+        figures={name: manifest()["files"][f"{name}.safetensors"]["figures"] for name in files},
+        most=MOST_BYTES,
+    )
+
+
+@router.post(UPLOADS)
+async def receive(
+    request: Request,
+    uploads: UploadsHere,
+    profile: Annotated[str, Query(max_length=20)] = "balanced",
+    weights: Annotated[str, Query(max_length=100)] = "default",
+) -> Response:
+    """Receive a file as the body of the request, and put it in the queue."""
+    words = strings()["upload"]
+    settings = _settings(profile, weights)
+    told = int(request.headers.get("content-length") or 0)
+    if shutil.disk_usage(tempfile.gettempdir()).free < told + _SPARE_BYTES:
+        raise HTTPException(HTTPStatus.INSUFFICIENT_STORAGE, words["no_room"])
+    try:
+        with uploads.receiving():
+            file = _unnamed()
+            try:
+                size = await _received(request.stream(), file)
+                given = Given(file=file, name=_name(request), size=size)
+                upload = uploads.add(request.state.session, given, settings)
+            except BaseException:
+                file.close()
+                raise
+    except BusyError:
+        ahead = uploads.ahead()
+        raise HTTPException(
+            HTTPStatus.SERVICE_UNAVAILABLE, words["busy"].format(ahead=ahead), {"retry-after": "30"}
+        ) from None
+    return JSONResponse({"path": f"{UPLOADS}/{upload.upload_id}"}, HTTPStatus.CREATED)
+
+
+@router.get(f"{UPLOADS}/{{upload_id}}")
+def show(upload: UploadHere, uploads: UploadsHere, *, clear: bool = False) -> Response:
+    """How far it is; once it is done, the evidence."""
+    if upload.state is State.DONE and upload.evidence is not None:
+        shown = evidence_page(
+            upload.evidence,
+            clear=clear,
+            static_page=False,
+            back="/upload",
+            own=f"{UPLOADS}/{upload.upload_id}",
+        )
+        return Response(shown, media_type="text/html")
+    return _page("upload_wait.html.j2", upload=upload, ahead=uploads.ahead(upload))
+
+
+@router.get(f"{UPLOADS}/{{upload_id}}/state")
+def state(upload: UploadHere, uploads: UploadsHere) -> Response:
+    """The part of the page that is asked for again and again."""
+    if upload.state is State.DONE:
+        path = f"{UPLOADS}/{upload.upload_id}"
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"hx-redirect": path})
+    return _page("upload_state.html.j2", upload=upload, ahead=uploads.ahead(upload))
+
+
+@router.post(f"{UPLOADS}/{{upload_id}}/cancel")
+def cancel(upload: UploadHere, uploads: UploadsHere) -> Response:
+    """Stop, and delete the file."""
+    uploads.cancel(upload)
+    return _page("upload_state.html.j2", upload=upload, ahead=0)
+
+
+def _page(template: str, **values: Any) -> Response:
+    return Response(render(template, static_page=False, **values), media_type="text/html")
+
+
+def _settings(profile: str, weights: str) -> ScanSettings:
+    shipped = {name.removesuffix(".safetensors") for name in manifest()["files"]} | {"default"}
+    if weights not in shipped:  # a setting names files and buckets as well, which are not for browsers
+        raise HTTPException(HTTPStatus.BAD_REQUEST, strings()["upload"]["wrong_choice"])
+    try:
+        return ScanSettings.model_validate({"profile": profile, "weights": weights})
+    except ValidationError:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, strings()["upload"]["wrong_choice"]) from None
+
+
+def _name(request: Request) -> str:
+    given = unquote(request.headers.get("x-file-name", ""), errors="replace")[:_NAME_CHARS]
+    return given or strings()["upload"]["nameless"]
+
+
+def _unnamed() -> IO[bytes]:
+    # The name of a temporary file exists for no moment, so nothing stays when this process is killed.
+    return tempfile.TemporaryFile(prefix="deepfake-scan-")
+
+
+async def _received(chunks: AsyncIterator[bytes], file: IO[bytes]) -> int:
+    """Write what comes; the number of bytes. The guard ends what is larger than allowed or stands still.
+
+    Raises:
+        HTTPException: it is no video, is empty, comes too slowly, or does not come to its end.
+    """
+    words = strings()["upload"]
+    size, head, began = 0, b"", time.monotonic()
+    try:
+        async for chunk in chunks:
+            size += len(chunk)
+            if len(head) < _HEAD_BYTES:
+                head += chunk[:_HEAD_BYTES]
+                if (kind := what_else(head)) is not None:
+                    raise HTTPException(
+                        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words["not_video"].format(kind=kind)
+                    )
+            file.write(chunk)
+            took_s = time.monotonic() - began
+            if took_s > _PATIENCE_S and size < _LEAST_BYTES_S * took_s:
+                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, words["slow"])
+    except ClientDisconnect:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, words["broke_off"]) from None
+    except OSError:
+        raise HTTPException(HTTPStatus.INSUFFICIENT_STORAGE, words["no_room"]) from None
+    if size == 0:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, words["empty"])
+    file.flush()
+    file.seek(0)
+    return size

@@ -1,0 +1,201 @@
+"""Files that somebody hands over: received under limits, judged one after the other, forgotten.
+
+What is received lies in a file without a name, which the system deletes when it is closed: after the verdict,
+on cancelling, when the browser goes away, and when this process dies. Pages are kept in memory for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+from detector.errors import DeepfakeScanError
+from jobs.config import ScanSettings
+from jobs.equipment import Equipment
+from jobs.evidence import Evidence, Stage, digest
+from jobs.live import Given, judge
+from jobs.schema import shown
+
+log = logging.getLogger(__name__)
+
+MOST_RECEIVING = 4
+MOST_WAITING = 8
+_MOST_KEPT = 8
+_KEPT_S = 1800.0
+
+
+class State(StrEnum):
+    """Where a file is on its way; `Stage` says more while it is at work."""
+
+    WAITING = "waiting"
+    WORKING = "working"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BusyError(Exception):
+    """No room right now; the message is a key of the page's strings."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """One file and what became of it.
+
+    Attributes:
+        session: Of the browser that handed it over; nobody else gets to see it.
+        evidence: Once it is done.
+        message: Why it failed, in words.
+    """
+
+    upload_id: str
+    session: str
+    given: Given
+    settings: ScanSettings
+    state: State = State.WAITING
+    stage: Stage | None = None
+    evidence: Evidence | None = None
+    message: str = ""
+    ended: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+class Uploads:
+    """All of them, and the thread that judges. For several threads. Use as a context manager.
+
+    Args:
+        equipment: To decode and score with.
+        clock: Seconds that never go back.
+        keep: Folder in which files are kept once they are judged, by their sha256; None: they are not.
+    """
+
+    def __init__(self, equipment: Equipment, clock: Callable[[], float], keep: Path | None = None) -> None:
+        self._equipment, self._clock, self._keep = equipment, clock, keep
+        self._lock = threading.Lock()
+        self._receiving = 0
+        self._all: dict[str, Upload] = {}
+        self._waiting: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and what it is at."""
+        for upload in list(self._all.values()):
+            self._cancel(upload)
+        self._waiting.put(None)
+        self._equipment.stop_decoding()
+        self._thread.join()
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Room to receive one file.
+
+        Raises:
+            BusyError: too many are being received, or wait.
+        """
+        with self._lock:
+            if self._receiving >= MOST_RECEIVING or self.ahead() >= MOST_WAITING:
+                raise BusyError
+            self._receiving += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._receiving -= 1
+
+    def ahead(self, upload: Upload | None = None) -> int:
+        """Files that are not done yet; with `upload`, those before it."""
+        found = 0
+        for one in list(self._all.values()):
+            if one is upload:
+                break
+            found += not one.is_over
+        return found
+
+    def add(self, session: str, given: Given, settings: ScanSettings) -> Upload:
+        """Put a file that was received whole in the queue, and forget the oldest pages."""
+        upload = Upload(secrets.token_hex(8), session, given, settings)
+        with self._lock:
+            over = [one for one in self._all.values() if one.is_over]
+            late = [one for one in over if self._clock() - one.ended > _KEPT_S]
+            for old in {
+                id(one): one for one in (*over[: max(0, len(over) - _MOST_KEPT + 1)], *late)
+            }.values():
+                del self._all[old.upload_id]
+            self._all[upload.upload_id] = upload
+        self._waiting.put(upload)
+        return upload
+
+    def find(self, upload_id: str, session: str) -> Upload | None:
+        """A file of this browser; None where there is none, or it was forgotten."""
+        upload = self._all.get(upload_id)
+        return upload if upload is not None and upload.session == session else None
+
+    def cancel(self, upload: Upload) -> None:
+        """Stop it wherever it is, and delete the file."""
+        decoding = self._cancel(upload)
+        if decoding:
+            self._equipment.stop_decoding()
+
+    def _cancel(self, upload: Upload) -> bool:
+        with self._lock:
+            if upload.is_over:
+                return False
+            working = upload.state is State.WORKING
+            upload.state, upload.ended = State.CANCELLED, self._clock()
+            if not working:  # else the thread that reads it does
+                upload.given.file.close()
+            return working and upload.stage is Stage.DECODING
+
+    def _work(self) -> None:
+        while (upload := self._waiting.get()) is not None:
+            with self._lock:
+                if upload.is_over:
+                    continue
+                upload.state = State.WORKING
+            with contextlib.closing(upload.given.file):
+                self._judge(upload)
+
+    def _judge(self, upload: Upload) -> None:
+        def at(stage: Stage) -> None:
+            upload.stage = stage
+
+        evidence, message = None, ""
+        try:
+            evidence = judge(upload.given, upload.settings, self._equipment, at)
+            if self._keep is not None and upload.state is State.WORKING:
+                _store(self._keep, upload.given.file)
+        except DeepfakeScanError as error:
+            message = shown(str(error))
+        except Exception as error:  # one file must not end the thread that all others wait for
+            log.exception("an upload failed")
+            message = shown(f"{type(error).__name__}: {error}")
+        with self._lock:
+            if upload.state is State.CANCELLED:
+                return
+            upload.evidence, upload.message, upload.ended = evidence, message, self._clock()
+            upload.state = State.DONE if evidence is not None else State.FAILED
+
+
+def _store(folder: Path, file: IO[bytes]) -> None:
+    """Keep a file under its sha256, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{digest(file)}.video"
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}")
+    with temporary.open("wb") as kept:
+        shutil.copyfileobj(file, kept)
+    temporary.replace(path)
