@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import InputError, SettingsError, StorageError, VideoError, WeightsError
-from detector.model import Dtype, default_dtype
+from detector.model import Dtype, Model, default_dtype
 from detector.pipeline import decide, extract, score
-from detector.types import ClipScore, Extraction, ExtractOptions, Policy, Reason, VideoResult
+from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Person, Policy, Reason, VideoResult
 from detector.weights import WeightsFile, manifest
 from jobs.config import ScanSettings, options_of
 from jobs.equipment import Equipment
@@ -55,13 +55,27 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """A crop, and where the network found what speaks for the score: `[H, W] float32` in [0, 1].
+
+    `fake` says for which side: that of the person's score.
+    """
+
+    clip: int
+    frame: int
+    t_s: float
+    fake: bool
+    heat: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class Again:
-    """The video looked at once more. `heat [N, T, H, W] float32` in [0, 1] belongs to its clips."""
+    """The video looked at once more; `heat` is that of each person's strongest crop, by person_id."""
 
     result: VideoResult
     extraction: Extraction
     scores: Sequence[ClipScore]
-    heat: NDArray[np.float32]
+    heat: Mapping[int, Heat]
     dtype: Dtype
 
 
@@ -251,8 +265,6 @@ def look(
     file: IO[bytes], terms: Terms, equipment: Equipment, at: Callable[[Stage], None] = lambda _: None
 ) -> Again:
     """The whole way of one video, with what a page shows beside the score; `at` is told each stage."""
-    from detector.heatmap import heat_maps
-
     with equipment.lock:
         model = equipment.model(terms.weights, terms.dtype)
         sandbox = equipment.sandbox(terms.options)
@@ -262,7 +274,25 @@ def look(
         scores = score(extraction.clips, model)
         result = decide(extraction.facts, scores, terms.policy)
         at(Stage.DRAWING)
-        return Again(result, extraction, scores, heat_maps(extraction.clips, model), terms.dtype)
+        heat = {p.person_id: _strongest(p, result, extraction.clips, scores, model) for p in result.persons}
+        return Again(result, extraction, scores, heat, terms.dtype)
+
+
+def _strongest(
+    person: Person, result: VideoResult, clips: Clips, scores: Sequence[ClipScore], model: Model
+) -> Heat:
+    """The crop that says most for the side on which a person's score is, with its map."""
+    from detector.heatmap import heat_maps
+
+    side = 1 if person.logit >= 0 else -1
+    _, t_s, clip, frame = max(
+        (side * scores[track.clip].frame_logits[frame], -box.t_s, track.clip, frame)
+        for track in (scored.track for scored in result.tracks)
+        if track.person_id == person.person_id and track.clip is not None
+        for frame, box in enumerate(track.boxes)
+    )
+    maps = heat_maps(Clips(clips.pixels[clip : clip + 1], clips.mask[clip : clip + 1]), model)
+    return Heat(clip, frame, -t_s, side > 0, maps[0, frame])
 
 
 def _max_bytes(settings: Mapping[str, Any]) -> int:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from detector.types import Reason, TimedBox, VideoResult
 from detector.verdict import calibrated
-from jobs.evidence import Again, Evidence
+from jobs.evidence import Again, Evidence, Heat
 from jobs.evidence_pictures import crop_uri, few, heat_uris, still_uri
 from jobs.page import render, strings, verdict_at
 
@@ -25,7 +22,7 @@ class CropShown:
     """One crop of a clip: when, its own score, and its picture."""
 
     t_s: float
-    p_fake: float
+    p_fake: float | None
     uri: str
 
 
@@ -115,7 +112,8 @@ def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
         number = person["person_id"]
         mine = [_today(t, evidence) for t in row["tracks"] or [] if t["person_id"] == number]
         p_fake = _score(person, evidence)
-        crops, left_out, heat = _crops(evidence.again, number, evidence, clear=clear)
+        crops, left_out = _crops(evidence, number, clear=clear)
+        heat = evidence.again.heat.get(number) if evidence.again else None
         yield PersonShown(
             person_id=number,
             p_fake=p_fake,
@@ -127,9 +125,9 @@ def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
             segments=[s for s in row["segments"] or [] if s["person_id"] == number],
             crops=crops,
             crops_left_out=left_out,
-            heat=heat[0] if heat else None,
-            heat_at_s=heat[1] if heat else 0.0,
-            heat_fake=heat[2] if heat else True,
+            heat=_heat(heat, evidence.again, clear=clear) if heat and evidence.again else None,
+            heat_at_s=heat.t_s if heat else 0.0,
+            heat_fake=heat.fake if heat else True,
         )
 
 
@@ -143,47 +141,35 @@ def _today(track: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     return dict(track) | {"p_fake": _score(track, evidence) if scored else None}
 
 
-_Heat = tuple[tuple[str, str, str], float, bool]
-
-
-def _crops(
-    again: Again | None, person: int, evidence: Evidence, *, clear: bool
-) -> tuple[list[CropShown], int, _Heat | None]:
-    """The crops of a person in order of time, how many more there are, and the map of the strongest one."""
+def _crops(evidence: Evidence, person: int, *, clear: bool) -> tuple[list[CropShown], int]:
+    """The crops of a person in order of time, and how many more there are."""
+    again, policy = evidence.again, evidence.policy
     if again is None:
-        return [], 0, None
-    policy = evidence.policy
-    found: list[tuple[float, float, int, int]] = []  # time, logit, clip, frame
-    for scored in again.result.tracks:
-        clip = scored.track.clip
-        if clip is None or scored.track.person_id != person:
-            continue
-        logits = again.scores[clip].frame_logits
-        found += [(box.t_s, logits[i], clip, i) for i, box in enumerate(scored.track.boxes)]
-    found = [one for one in sorted(found) if math.isfinite(one[1])]
-    if not found:
-        return [], 0, None
-    kept = [
-        found[i]
-        for i in sorted({round(x) for x in np.linspace(0, len(found) - 1, min(len(found), _MOST_CROPS))})
-    ]
+        return [], 0
+    found = sorted(
+        (box.t_s, again.scores[track.clip].frame_logits[frame], track.clip, frame)
+        for track in (scored.track for scored in again.result.tracks)
+        if track.clip is not None and track.person_id == person
+        for frame, box in enumerate(track.boxes)
+    )
     pixels = again.extraction.clips.pixels
     shown = [
-        CropShown(t, calibrated(logit, policy) if policy else math.nan, crop_uri(pixels[c, i], clear=clear))
-        for t, logit, c, i in kept
+        CropShown(t_s, calibrated(logit, policy) if policy else None, crop_uri(pixels[c, i], clear=clear))
+        for t_s, logit, c, i in (found[place] for place in few(len(found), _MOST_CROPS))
     ]
-    clips = {one[2] for one in found}
-    fake = sum(again.scores[clip].logit for clip in clips) >= 0
-    t_s, _, clip, frame = max(found, key=lambda one: one[1] if fake else -one[1])
-    heat = heat_uris(pixels[clip, frame], again.heat[clip, frame], clear=clear)
-    return shown, len(found) - len(kept), (heat, t_s, fake)
+    return shown, len(found) - len(shown)
+
+
+def _heat(heat: Heat, again: Again, *, clear: bool) -> tuple[str, str, str]:
+    crop = again.extraction.clips.pixels[heat.clip, heat.frame]
+    return heat_uris(crop, heat.heat, clear=clear)
 
 
 def _stills(again: Again, *, clear: bool) -> Iterator[tuple[float, str]]:
     """Whole frames with the boxes of all faces in them."""
     stills = again.extraction.stills
     boxes = _boxes(again.result)
-    for i in few(stills, _MOST_STILLS):
+    for i in few(len(stills.times_s), _MOST_STILLS):
         t_s = stills.times_s[i]
         yield t_s, still_uri(stills.pixels[i], boxes.get(round(1e3 * t_s), []), clear=clear)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.types import Stills, TimedBox
+from detector.types import TimedBox
 from jobs.page import jpeg_uri
 
 Picture = NDArray[np.uint8]
@@ -66,9 +66,8 @@ def heat_uris(crop: Picture, heat: NDArray[np.float32], *, clear: bool) -> tuple
     return first, second, third
 
 
-def few(stills: Stills, most: int) -> list[int]:
-    """Of all frames at most so many, evenly, the first and the last among them."""
-    count = len(stills.times_s)
+def few(count: int, most: int) -> list[int]:
+    """Of so many at most `most`, evenly, the first and the last among them."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
