@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -16,7 +17,9 @@ from jobs.review import playback
 from jobs.review.guard import Guard, refused
 from jobs.review.routes import onward, router
 from jobs.review.site import ConflictError, Site
-from jobs.schema import shown
+from jobs.schema import printable, shown
+
+log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -68,4 +71,5 @@ def _error(request: Request, error: Exception) -> Response:
         words = strings()["review"]["video"]
         status = HTTPStatus.GONE if playback.is_gone(error) else HTTPStatus.BAD_GATEWAY
         return refused(request.headers, status, text=words[status.name.lower()].format(why=shown(str(error))))
+    log.warning("%s: %s", printable(request.url.path), shown(str(error)))
     return refused(request.headers, HTTPStatus.SERVICE_UNAVAILABLE, text=shown(str(error)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from detector.errors import SettingsError
 from jobs.review.app import create_app
@@ -52,24 +53,31 @@ def serve(output: str, *, user: str | None, port: int, bind: str, token_file: Pa
     listening = listen(bind, port, own_only=token_file is None)
     port = listening.getsockname()[1]
     site = Site(output, Door(hosts(bind, port), port, token), user)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
+    print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
+    uvicorn.Server(configuration(create_app(site))).run(sockets=[listening])
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How the server runs: plain HTTP/1.1, no header of a proxy believed, no token in any log."""
     config = uvicorn.Config(
-        create_app(site),
+        app,
         http="h11",
         loop="asyncio",
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,  # it would have the token in it; the guard writes one that has not
+        access_log=False,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOPS_S,
     )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # It would have the query in it, where the token stands; the guard writes one that has not.
+    logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
-    print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    return config
 
 
 def listen(bind: str, port: int, *, own_only: bool) -> socket.socket:
