@@ -10,6 +10,7 @@ const bands = [...document.querySelectorAll(".seek")].map(withPlayhead);
 const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 4];
 const SETTLE_MS = 500; // a key that was meant for the page before must not decide on this one
 const STEP_S = 1;
+const opened = performance.now();
 
 // What goes into the row of a decision as `shown`.
 const shown = { played_s: 0, clear_s: 0, segments: new Set(), preview: false };
@@ -227,7 +228,7 @@ document.addEventListener("keydown", (event) => {
   const pressed = button(key);
   if (!pressed) return;
   event.preventDefault();
-  if (pressed.name === "decision" && performance.now() < SETTLE_MS) return;
+  if (pressed.name === "decision" && performance.now() - opened < SETTLE_MS) return;
   pressed.click();
 });
 

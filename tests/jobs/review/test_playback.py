@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from jobs import s3
 from jobs.review.playback import Span, UnsatisfiableError, content_type, span_of
 from jobs.schema import video_id
 from jobs.table import ResultsTable
-from tests.jobs.review.conftest import Shown
+from tests.jobs.review.conftest import Shown, row_of
 from tests.jobs.samples import sample_row
 
 SIZE = 256 * 40
@@ -114,6 +116,34 @@ def test_a_video_that_changed_or_went_is_told(shown: Shown) -> None:
     assert client.get(path).status_code == 410
     os.mkfifo(shown.path())
     assert client.get(path).status_code == 410, "a pipe would hold the server for ever"
+
+
+def test_memory_stays_flat_and_nothing_stays_open(shown: Shown) -> None:
+    with shown.path(3).open("r+b") as file:
+        file.truncate(512 << 20)
+    row = row_of(shown.path(3), 0.1, "not_flagged")
+    with ResultsTable.open(str(shown.output)).claim("two") as table:
+        table.append([row])
+    client, path = shown.browser(), f"/videos/{row['video_id']}/media"
+    client.get(path, headers={"range": "bytes=0-0"})
+    before, got = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    with client.stream("GET", path) as answer:
+        for piece in answer.iter_raw():
+            got += len(piece)
+    assert got == 512 << 20
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 64, f"{grown:.0f} MiB more for a body of 512 MiB"
+    for _ in range(5):  # players leave in the middle all the time
+        with client.stream("GET", path) as answer:
+            next(answer.iter_raw())
+    deadline = time.monotonic() + 10
+    while _open_files(shown.path(3)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _open_files(shown.path(3)) == 0
+
+
+def _open_files(path: Path) -> int:
+    return [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()].count(path)
 
 
 @pytest.mark.xdist_group("s3")

@@ -89,7 +89,8 @@ def items(*names: str) -> tuple[Item, ...]:
 
 
 def test_a_list_that_cannot_be_read_again_stays_as_it_was() -> None:
-    now, told, answers = [0.0], [], iter([items("a", "b"), StorageError("gone"), items("c")])
+    told: list[Exception] = []
+    now, answers = [0.0], iter([items("a", "b"), StorageError("gone"), items("c")])
 
     def read() -> Any:
         answer = next(answers)
@@ -134,6 +135,6 @@ def test_the_next_one_is_free_and_another(
     if found is not None:
         assert found.video_id in free
         around = names * 2 if current in names else names
-        start = around.index(current) if current in names else -1  # type: ignore[arg-type]
+        start = names.index(str(current)) if current in names else -1
         if step > 0:
             assert found.video_id == next(name for name in around[start + 1 :] if name in free)
