@@ -1,6 +1,6 @@
 """`--output`: a folder or an S3 prefix that holds the tables and the summary of scans.
 
-    OUT/results/   OUT/scans/   OUT/summary.json
+    OUT/results/   OUT/scans/   OUT/reviews/   OUT/summary.json
 
 Both kinds answer the same questions, so that nothing above here asks where it writes.
 """

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http import HTTPStatus
+from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from detector.errors import DeepfakeScanError, VideoError
+from jobs.equipment import Equipment
 from jobs.page import strings
-from jobs.review import playback
+from jobs.review import evidence_routes, playback, routes, upload_routes
+from jobs.review.evidence_routes import Films
 from jobs.review.guard import Guard, refused
-from jobs.review.routes import onward, router
+from jobs.review.routes import onward
 from jobs.review.site import ConflictError, Site
-from jobs.schema import shown
+from jobs.review.uploads import Uploads
+from jobs.schema import printable, shown
+
+log = logging.getLogger(__name__)
 
 
-def create_app(
-    site: Site, routers: Sequence[APIRouter] = (), body_limits: Mapping[str, int] | None = None
-) -> FastAPI:
-    """The server's app, its guard included.
+@contextmanager
+def open_app(site: Site, keep: Path | None = None) -> Iterator[FastAPI]:
+    """The server's app, its guard included, and all that works behind it.
 
     Args:
         site: What it shows.
-        routers: Of further pages. They find `site` in `request.app.state.site`, and come first.
-        body_limits: Bytes that may be sent to paths that begin so, where these are not those of a form.
+        keep: Folder in which uploads are kept; None: they are deleted once they are judged.
     """
+    with Equipment() as equipment, closing(Uploads(equipment, site.clock, keep)) as uploads:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+        app.state.site, app.state.uploads, app.state.films = site, uploads, Films(equipment)
+        for router in (upload_routes.router, evidence_routes.router, routes.router):
+            app.include_router(router)
+        app.add_exception_handler(HTTPException, _http_error)
+        app.add_exception_handler(RequestValidationError, _http_error)
+        app.add_exception_handler(ConflictError, _http_error)
+        app.add_exception_handler(DeepfakeScanError, _error)
+        app.add_middleware(Guard, door=site.door, body_limit=_body_limit)
+        yield app
 
-    def body_limit(path: str) -> int | None:
-        found = [limit for start, limit in (body_limits or {}).items() if path.startswith(start)]
-        return max(found, default=None)
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.site = site
-    for one in (*routers, router):
-        app.include_router(one)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _http_error)
-    app.add_exception_handler(ConflictError, _http_error)
-    app.add_exception_handler(DeepfakeScanError, _error)
-    app.add_middleware(Guard, door=site.door, body_limit=body_limit)
-    return app
+def _body_limit(path: str) -> int | None:
+    """Bytes that may be sent to a path, where these are not those of a form."""
+    return upload_routes.MOST_BYTES if path == upload_routes.UPLOADS else None
 
 
 def _http_error(request: Request, error: Exception) -> Response:
@@ -68,4 +75,5 @@ def _error(request: Request, error: Exception) -> Response:
         words = strings()["review"]["video"]
         status = HTTPStatus.GONE if playback.is_gone(error) else HTTPStatus.BAD_GATEWAY
         return refused(request.headers, status, text=words[status.name.lower()].format(why=shown(str(error))))
+    log.warning("%s: %s", printable(request.url.path), shown(str(error)))
     return refused(request.headers, HTTPStatus.SERVICE_UNAVAILABLE, text=shown(str(error)))

@@ -24,6 +24,7 @@ from urllib.parse import parse_qs
 from markupsafe import escape
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -120,6 +121,8 @@ class Guard:
                 await refusal(scope, receive, answer.send)
                 return
             await self._app(scope, _counted(receive, self._limit(scope)), answer.send)
+        except ClientDisconnect:
+            log.info("%s: the browser went away", printable(scope["path"]))
         except BodyCutError as error:
             log.warning("%s: %s", printable(scope["path"]), printable(str(error)))
         except Exception:

@@ -184,9 +184,9 @@ def renew(site: SiteHere, person: PersonHere, video_id: VideoId) -> Response:
 
 
 @router.post("/videos/{video_id}/leave")
-def leave(site: SiteHere, person: PersonHere, video_id: VideoId, form: Form) -> Response:
-    """Give a video back, as its page is closed."""
-    site.leases.release(video_id, person.session, form.get("page", ""))
+def leave(site: SiteHere, person: PersonHere, video_id: VideoId, page: str = "") -> Response:
+    """Give a video back, as its page is closed: all in the address, for a body might not get here."""
+    site.leases.release(video_id, person.session, page)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

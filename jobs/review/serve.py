@@ -11,25 +11,20 @@ import socket
 import stat
 import sys
 import threading
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from detector.errors import SettingsError
-from jobs.equipment import Equipment
 from jobs.live import warm
 from jobs.named_weights import open_weights
-from jobs.review import evidence_routes, upload_routes
-from jobs.review.app import create_app
+from jobs.review.app import open_app
 from jobs.review.asked import is_name
 from jobs.review.decisions import WHO_CHARS
 from jobs.review.guard import Door
 from jobs.review.site import Site
-from jobs.review.upload_routes import MOST_BYTES, UPLOADS
-from jobs.review.uploads import Uploads
 from jobs.schema import printable
 from jobs.table import ResultsTable
 
@@ -64,15 +59,17 @@ def serve(
     listening = listen(bind, port, own_only=token_file is None)
     port = listening.getsockname()[1]
     site = Site(output, Door(hosts(bind, port), port, token), user)
-    address = f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}"
-    with Equipment() as equipment, closing(Uploads(equipment, site.clock, keep)) as uploads:
-        app = create_app(site, (upload_routes.router, evidence_routes.router), {UPLOADS: MOST_BYTES})
-        app.state.uploads, app.state.films = uploads, evidence_routes.Films(equipment)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with open_app(site, keep) as app:
+        equipment = app.state.films.equipment
         threading.Thread(target=warm, args=(open_weights("default"), equipment), daemon=True).start()
-        _run(app, listening, address)
+        print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
+        print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
+        uvicorn.Server(configuration(app)).run(sockets=[listening])
 
 
-def _run(app: FastAPI, listening: socket.socket, address: str) -> None:
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How the server runs: plain HTTP/1.1, no header of a proxy believed, no token in any log."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -80,17 +77,16 @@ def _run(app: FastAPI, listening: socket.socket, address: str) -> None:
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,  # it would have the token in it; the guard writes one that has not
+        access_log=False,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOPS_S,
     )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # It would have the query in it, where the token stands; the guard writes one that has not.
+    logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    print(address, flush=True)
-    print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    return config
 
 
 def listen(bind: str, port: int, *, own_only: bool) -> socket.socket:

@@ -46,7 +46,8 @@ class Videos:
         Raises:
             DeepfakeScanError: the table cannot be read.
         """
-        self._open_again()
+        with self._lock:
+            self._connection = None
         done = decided()
         return [
             Item(row["video_id"], row["verdict"], row["p_fake"])
@@ -72,28 +73,22 @@ class Videos:
         return row
 
     def _ask(self, text: str, **values: object) -> list[dict[str, Any]]:
-        for again in (False, True):
-            connection = self._open_again() if again else self._opened()
-            try:
-                found: pa.Table = connection.cursor().sql(text, params=values or None).to_arrow_table()
-                return found.to_pylist()
-            except duckdb.Error as error:
-                # Files of the snapshot go when the table is purged or optimized.
-                if again:
-                    raise StorageError(f"the table cannot be read: {printable(str(error))}") from error
+        with self._lock:  # a connection is for one thread at a time, and its views are its own
+            for last in (False, True):
+                connection = self._connection or self._open_again()
+                try:
+                    found: pa.Table = connection.sql(text, params=values or None).to_arrow_table()
+                    return found.to_pylist()
+                except duckdb.Error as error:
+                    # Files of the snapshot go when the table is purged or optimized.
+                    self._connection = None
+                    if last:
+                        raise StorageError(f"the table cannot be read: {printable(str(error))}") from error
         raise AssertionError
 
-    def _opened(self) -> duckdb.DuckDBPyConnection:
-        with self._lock:
-            if self._connection is not None:
-                return self._connection
-        return self._open_again()
-
     def _open_again(self) -> duckdb.DuckDBPyConnection:
-        connection = query.connect(self._output)
-        with self._lock:
-            self._connection, self._rows = connection, {}
-        return connection
+        self._connection, self._rows = query.connect(self._output), {}
+        return self._connection
 
 
 def _as_of_today(row: dict[str, Any]) -> dict[str, Any]:

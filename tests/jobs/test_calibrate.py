@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from detector.evaluation.metrics import sigmoid
 from detector.weights import read
+from jobs import query
 from jobs.config import ScanSettings
 from jobs.listing import Listing
+from jobs.output import open_output
 from jobs.preparation import prepare
-from jobs.schema import Handling, row
-from jobs.table import ResultsTable
+from jobs.schema import REVIEWS, Handling, row
+from jobs.table import ResultsTable, append_unclaimed, create_reviews
 from tests.jobs.conftest import Command
 from tests.jobs.samples import CONTEXT, DAY, planned, scored
 
@@ -170,6 +173,43 @@ def test_labels_refit_the_calibration(command: Command, tmp_path: Path, seeded: 
     assert found["loss_before"] > 1
     assert found["policy"]["slope"] > 2, "the classes are told apart more sharply than the logits say"
     assert (found["reals"], found["fakes"]) == (200, 200)
+
+
+def test_labels_of_the_review_page_are_taken(command: Command, tmp_path: Path, seeded: Path) -> None:
+    """What people decided goes into `calibrate` and `evaluate` as it was exported."""
+    (tmp_path / "reals").mkdir()
+    for number in range(VIDEOS):
+        (tmp_path / "reals" / f"{number:03}.mp4").write_bytes(b"x")
+    labels = np.arange(VIDEOS) % 2
+    _record(tmp_path, seeded, np.random.default_rng(1).normal(0, 1, VIDEOS) + 2 * labels - 3)
+    with query.connect(str(tmp_path / "out")) as connection:
+        videos = query.sql(connection, "SELECT * FROM latest ORDER BY uri").to_pylist()
+    decided = [
+        video
+        | dict.fromkeys(REVIEWS.names)
+        | {name: video[name] for name in ("video_id", "uri", "version")}
+        | {"review_id": f"{number:016x}", "decision": ("real", "fake")[labels[number]], "who": "ann"}
+        | {"at": DAY, "schema_version": 1}
+        for number, video in enumerate(videos)
+    ]
+    create_reviews(open_output(str(tmp_path / "out")))
+    rows = pa.Table.from_pylist([{name: one[name] for name in REVIEWS.names} for one in decided], REVIEWS)
+    append_unclaimed(open_output(str(tmp_path / "out")), "reviews", rows)
+    exported = command("review", "export", tmp_path / "out", "--labels", "-o", tmp_path / "labels.csv")
+    assert exported.out.startswith(f"{VIDEOS} rows"), exported.err
+    done = _calibrate(command, tmp_path, "--labels", tmp_path / "labels.csv", "--weights", seeded, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["reals"], found["fakes"], found["policy"]["groups"]) == (200, 200, 200)
+    words = ("--weights", seeded, "--address", "in-process", "--no-robustness", "--json")
+    measured = command("evaluate", tmp_path / "labels.csv", *words)
+    assert measured.code == 0, measured.err
+    figures = json.loads(measured.out)
+    assert (figures["video"]["reals"], figures["video"]["fakes"], figures["video"]["groups"]) == (
+        200,
+        200,
+        400,
+    )
 
 
 @pytest.mark.parametrize(

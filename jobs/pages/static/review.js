@@ -10,6 +10,7 @@ const bands = [...document.querySelectorAll(".seek")].map(withPlayhead);
 const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 4];
 const SETTLE_MS = 500; // a key that was meant for the page before must not decide on this one
 const STEP_S = 1;
+const opened = performance.now();
 
 // What goes into the row of a decision as `shown`.
 const shown = { played_s: 0, clear_s: 0, segments: new Set(), preview: false };
@@ -64,12 +65,11 @@ function boxAt(track, seconds) {
 }
 
 function drawBoxes(seconds) {
-  const width = boxes.viewBox.baseVal.width;
-  const height = boxes.viewBox.baseVal.height;
+  const { width, height } = boxes.viewBox.baseVal;
+  const size = textSize(width, height);
   const seen = facts.tracks.map((track) => [track.person, boxAt(track, seconds)]).filter(([, box]) => box);
   const drawn = seen.flatMap(([person, [x, y, w, h]]) => {
     const place = { x: x * width, y: y * height, width: w * width, height: h * height };
-    const size = height / 22;
     const label = svg("text", { x: place.x, y: Math.max(place.y - size / 3, size), "font-size": size });
     label.textContent = personName(person);
     return [svg("rect", { ...place, class: "edge" }), svg("rect", { ...place, class: "box" }), label];
@@ -77,6 +77,12 @@ function drawBoxes(seconds) {
   boxes.replaceChildren(...drawn);
   const people = seen.map(([person]) => personName(person)).join(", ");
   setText("here", people ? player.dataset.here.replace("{people}", people) : player.dataset.nobody);
+}
+
+// Of a label, in units of the picture, so that it is as large as other text whatever the picture's size is.
+function textSize(width, height) {
+  const scale = Math.min(boxes.clientWidth / width, boxes.clientHeight / height) || 1;
+  return (0.85 * parseFloat(getComputedStyle(document.documentElement).fontSize)) / scale;
 }
 
 function personName(number) {
@@ -222,7 +228,7 @@ document.addEventListener("keydown", (event) => {
   const pressed = button(key);
   if (!pressed) return;
   event.preventDefault();
-  if (pressed.name === "decision" && performance.now() < SETTLE_MS) return;
+  if (pressed.name === "decision" && performance.now() - opened < SETTLE_MS) return;
   pressed.click();
 });
 
@@ -286,7 +292,7 @@ document.addEventListener("visibilitychange", () => {
 });
 window.addEventListener("pagehide", () => {
   hide();
-  navigator.sendBeacon(`/videos/${facts.id}/leave`, new URLSearchParams({ page: player.dataset.page }));
+  navigator.sendBeacon(`/videos/${facts.id}/leave?page=${player.dataset.page}`);
 });
 // The browser may keep the page and show it again, when somebody else holds the video.
 window.addEventListener("pageshow", (event) => {
