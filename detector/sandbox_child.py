@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     control.send(msgspec.json.encode(kit.walls.isolation()))
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        message, descriptors = _next(control)
         if not message:
             return
         job = _Job(msgspec.json.decode(message, type=Request), *descriptors)
@@ -61,6 +61,15 @@ def main(argv: list[str]) -> None:
         os.close(job.video)
         os.close(job.buffer)
         control.send(msgspec.json.encode(outcome))
+
+
+def _next(control: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request with its descriptors; empty where the parent is gone, in whatever moment it went."""
+    try:
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+    except ConnectionError:
+        return b"", []
+    return message, descriptors
 
 
 @dataclass(frozen=True, slots=True)

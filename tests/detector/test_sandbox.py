@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from detector.sandbox import DURATION_AT, TEST_FAULTS, Request, Sandbox, wall_li
 from detector.types import Extraction, ExtractOptions, Facts, Limits, Reason, Sampling
 from tests.bombs import BOMBS
 from tests.media import long_gop_clip, moving_face, write_video
+from tests.waiting import wait_for
 
 OPTIONS = ExtractOptions(sampling=Sampling(windows=1, frames=4))
 # Tight where a fault runs into a limit: one second of CPU or wall time, an eighth of a gigabyte.
@@ -103,13 +103,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
-        time.sleep(0.02)
 
 
 class Hanging:

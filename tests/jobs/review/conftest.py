@@ -97,19 +97,20 @@ class Shown:
 @pytest.fixture
 def shown(tmp_path: Path) -> Iterator[Shown]:
     """Two flagged videos, an uncertain one, and one that is not flagged."""
-    with _made(tmp_path) as made:
-        yield made
+    with made(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """The same for several tests, none of which decides anything."""
-    with _made(tmp_path_factory.mktemp("review")) as made:
-        yield made
+    with made(tmp_path_factory.mktemp("review")) as one:
+        yield one
 
 
 @contextmanager
-def _made(root: Path) -> Iterator[Shown]:
+def made(root: Path, keep: Path | None = None) -> Iterator[Shown]:
+    """A table and its server."""
     folder = root / "videos"
     folder.mkdir()
     for name in NAMES:
@@ -122,16 +123,16 @@ def _made(root: Path) -> Iterator[Shown]:
         port = listening.getsockname()[1]
         door = Door(frozenset({f"127.0.0.1:{port}"}), port, TOKEN)
         site = Site(str(root / "out"), door, clock=lambda: seconds[0])
-        made = Shown(root / "out", rows, site, seconds)
-        with _running(site, listening):
-            yield made
-            for client in made.clients:
+        one = Shown(root / "out", rows, site, seconds)
+        with _running(site, listening, keep):
+            yield one
+            for client in one.clients:
                 client.close()
 
 
 @contextmanager
-def _running(site: Site, listening: socket.socket) -> Iterator[None]:
-    with open_app(site) as app:
+def _running(site: Site, listening: socket.socket, keep: Path | None) -> Iterator[None]:
+    with open_app(site, keep) as app:
         server = uvicorn.Server(configuration(app))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
