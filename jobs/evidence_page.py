@@ -74,6 +74,7 @@ def page(
         unscored=_unscored(row["tracks"] or []),
         stills=list(_stills(evidence.again, clear=clear)) if evidence.again else [],
         advice=_advice(row),
+        extra=dict(row["extra"] or ()),
         meaning=Reason(row["reason"]).meaning if row["reason"] in set(Reason) else None,
         facts=_facts(row),
         settings=_settings(evidence),

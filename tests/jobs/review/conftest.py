@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,12 +118,21 @@ def made(root: Path, keep: Path | None = None) -> Iterator[Shown]:
     rows = [row_of(folder / name, *score) for name, score in zip(NAMES, SCORES, strict=True)]
     with ResultsTable.create(str(root / "out")).claim("one") as table:
         table.append(rows)
+    with served_table(root / "out", rows, keep) as one:
+        yield one
+
+
+@contextmanager
+def served_table(
+    output: Path, rows: Sequence[dict[str, Any]] = (), keep: Path | None = None
+) -> Iterator[Shown]:
+    """The server of a table that is there."""
     seconds = [1000.0]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         door = Door(frozenset({f"127.0.0.1:{port}"}), port, TOKEN)
-        site = Site(str(root / "out"), door, clock=lambda: seconds[0])
-        one = Shown(root / "out", rows, site, seconds)
+        site = Site(str(output), door, clock=lambda: seconds[0])
+        one = Shown(output, list(rows), site, seconds)
         with _running(site, listening, keep):
             yield one
             for client in one.clients:
