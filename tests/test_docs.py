@@ -15,6 +15,7 @@ from jobs import duck
 from jobs.cli import app
 from jobs.config import ScanSettings, load
 from jobs.fence import Parquet
+from jobs.page import strings
 from jobs.query import view
 from jobs.scan import run
 from jobs.schema import RESULTS, SCANS
@@ -192,3 +193,19 @@ def test_questions_of_the_page_about_trouble_can_be_asked() -> None:
             connection.execute(view(name))
         for question in questions:
             connection.execute(question).fetchall()
+
+
+def test_every_string_of_the_pages_is_used() -> None:
+    sources = [*ROOT.glob("jobs/pages/*.j2"), *ROOT.glob("jobs/*.py"), *ROOT.glob("jobs/review/*.py")]
+    sources += [ROOT / "jobs/pages/static/upload.js", ROOT / "jobs/pages/static/review.js"]
+    text = "\n".join(path.read_text("utf-8") for path in sources)
+    # These are looked up by a value: a verdict, a reason, a warning, a state, a key.
+    by_value = {"verdict", "warning", "track_reason", "advice"}
+    unused = [
+        f"{table}.{name}"
+        for table, names in strings().items()
+        if table not in by_value
+        for name, value in names.items()
+        if not re.search(rf"\b{re.escape(name)}\b", text) and not isinstance(value, dict)
+    ]
+    assert not unused, f"nothing shows {unused}"
