@@ -41,9 +41,10 @@ function choose(candidate) {
   said.textContent = odd ? words.doubtful : "";
   wrong.textContent = file ? refusal(file) : "";
   if (player.src) URL.revokeObjectURL(player.src);
-  preview.hidden = !file;
+  preview.hidden = !file || refusal(file) !== "";
   previewWords.textContent = words.preview;
-  if (file) player.src = URL.createObjectURL(file);
+  if (!preview.hidden) player.src = URL.createObjectURL(file);
+  else player.removeAttribute("src");
 }
 
 function idle(text, alarm) {
@@ -88,7 +89,7 @@ form.addEventListener("submit", (event) => {
 });
 cancel.addEventListener("click", () => sending?.abort());
 player.addEventListener("error", () => {
-  if (file) previewWords.textContent = words.no_preview;
+  if (!preview.hidden) previewWords.textContent = words.no_preview;
 });
 for (const kind of ["dragover", "drop"]) {
   document.addEventListener(kind, (event) => {
