@@ -27,6 +27,7 @@ _STATIC = {
     "review.js": "text/javascript",
     "style.css": "text/css",
     "upload.js": "text/javascript",
+    "wait.js": "text/javascript",
 }
 
 router = APIRouter()

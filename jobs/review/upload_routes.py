@@ -117,23 +117,36 @@ def show(upload: UploadHere, uploads: UploadsHere, *, clear: bool = False) -> Re
             own=f"{UPLOADS}/{upload.upload_id}",
         )
         return Response(shown, media_type="text/html")
-    return _page("upload_wait.html.j2", upload=upload, ahead=uploads.ahead(upload))
+    ahead = uploads.ahead(upload)
+    return _page("upload_wait.html.j2", upload=upload, ahead=ahead, seen=_seen(upload, ahead))
 
 
 @router.get(f"{UPLOADS}/{{upload_id}}/state")
-def state(upload: UploadHere, uploads: UploadsHere) -> Response:
-    """The part of the page that is asked for again and again."""
+def state(upload: UploadHere, uploads: UploadsHere, seen: str = "") -> Response:
+    """The part of the page that is asked for again and again; nothing where that is what was `seen`.
+
+    What is put in anew takes the focus from its button, and is read out again.
+    """
     if upload.state is State.DONE:
         path = f"{UPLOADS}/{upload.upload_id}"
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"hx-redirect": path})
-    return _page("upload_state.html.j2", upload=upload, ahead=uploads.ahead(upload))
+    ahead = uploads.ahead(upload)
+    now = _seen(upload, ahead)
+    if now == seen:
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    return _page("upload_state.html.j2", upload=upload, ahead=ahead, seen=now)
 
 
 @router.post(f"{UPLOADS}/{{upload_id}}/cancel")
 def cancel(upload: UploadHere, uploads: UploadsHere) -> Response:
     """Stop, and delete the file."""
     uploads.cancel(upload)
-    return _page("upload_state.html.j2", upload=upload, ahead=0)
+    return _page("upload_state.html.j2", upload=upload, ahead=0, seen="")
+
+
+def _seen(upload: Upload, ahead: int) -> str:
+    """What the page says of a file, in short."""
+    return f"{upload.state}-{upload.stage or ''}-{ahead}"
 
 
 def _page(template: str, **values: Any) -> Response:

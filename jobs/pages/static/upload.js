@@ -11,6 +11,15 @@ let sending = null;
 
 const fill = (text, values) => text.replace(/{(\w+)}/g, (_, name) => String(values[name] ?? ""));
 
+// As the pages do with names: what hides, or turns text around, is spelled out.
+const SHORT = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+const plain = (name) =>
+  name.replace(/(?! )[\p{C}\p{Z}]/gu, (c) => {
+    const code = c.codePointAt(0).toString(16);
+    if (code.length > 4) return `\\U${code.padStart(8, "0")}`;
+    return SHORT[c] ?? (code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`);
+  });
+
 function size(bytes) {
   const units = ["B", "KB", "MB", "GB"];
   const step = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
@@ -27,14 +36,15 @@ function refusal(candidate) {
 function choose(candidate) {
   file = candidate;
   // textContent everywhere: a name is text, whatever is in it.
-  chosen.textContent = file ? fill(words.chosen, { name: file.name, size: size(file.size) }) : "";
+  chosen.textContent = file ? fill(words.chosen, { name: plain(file.name), size: size(file.size) }) : "";
   const odd = file && !file.type.startsWith("video/") && !/\.(mkv|avi|m?ts|m2ts|flv|wmv|asf|mpe?g|ogv|gif)$/i.test(file.name);
   said.textContent = odd ? words.doubtful : "";
   wrong.textContent = file ? refusal(file) : "";
   if (player.src) URL.revokeObjectURL(player.src);
-  preview.hidden = !file;
+  preview.hidden = !file || refusal(file) !== "";
   previewWords.textContent = words.preview;
-  if (file) player.src = URL.createObjectURL(file);
+  if (!preview.hidden) player.src = URL.createObjectURL(file);
+  else player.removeAttribute("src");
 }
 
 function idle(text, alarm) {
@@ -79,7 +89,7 @@ form.addEventListener("submit", (event) => {
 });
 cancel.addEventListener("click", () => sending?.abort());
 player.addEventListener("error", () => {
-  if (file) previewWords.textContent = words.no_preview;
+  if (!preview.hidden) previewWords.textContent = words.no_preview;
 });
 for (const kind of ["dragover", "drop"]) {
   document.addEventListener(kind, (event) => {
