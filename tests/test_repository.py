@@ -177,7 +177,9 @@ def test_a_wheel_scans_elsewhere_with_the_weights_that_it_brings(wheel: Path, tm
 
 
 def test_what_others_wrote_is_byte_for_byte_what_the_notice_names() -> None:
-    named = re.findall(r"^(\S+\.js)\n.*?sha256 ([0-9a-f]{64})", (ROOT / "NOTICE").read_text(), re.M | re.S)
+    named = re.findall(
+        r"^(\S+\.js)\n.*?sha256 ([0-9a-f]{64})", (ROOT / "NOTICE").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert named, "the notice names no script"
     for path, digest in named:
         assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
