@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 or newer, make and git. `make help` lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-s3 test test-slow soak fuzz cards bench bench-peers check lock clean
+.PHONY: help setup demo demo-s3 test test-slow soak fuzz cards bench bench-peers pictures check lock clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -91,6 +91,9 @@ bench: setup  ## measure what a video costs; another thing: make bench BAR=name
 
 bench-peers: setup  ## the shipped weights beside the mean of their frames and beside MesoNet
 	@$(BIN)/python -m tests.bench.peers
+
+pictures: setup  ## take docs/pictures again, with Chromium: every kind of page at three widths
+	$(BIN)/python -m tests.pictures
 
 # A bar is a program tests/<kind>/<name>.py; beside them lie modules that cannot be run.
 define run_bar
