@@ -341,7 +341,7 @@ def options_of(words: Mapping[str, Any]) -> ExtractOptions:
             limits=limits,
             **plain,
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise SettingsError(f"settings of another release: {error}") from error
     if version != PIPELINE_VERSION or parts:
         raise SettingsError(f"settings of another release: its pipeline_version was {version}")

@@ -23,6 +23,7 @@ from detector.types import Clips, ClipScore, Extraction, ExtractOptions, Person,
 from detector.weights import WeightsFile, manifest
 from jobs.config import ScanSettings, options_of
 from jobs.equipment import Equipment
+from jobs.local import scheme_of, uri_of
 from jobs.named_weights import open_weights
 from jobs.night_scan import asked, parsed, policy_in
 from jobs.policies import PolicyFile
@@ -35,7 +36,8 @@ SAME_WITHIN = {"float32": 1e-4, "bfloat16": 5e-3}
 _CHUNK = 1 << 20
 
 _FIND = """
-SELECT * FROM today WHERE video_id = $key OR uri = $key ORDER BY modified_at DESC, scanned_at DESC LIMIT 1
+SELECT * FROM today WHERE video_id = $key OR uri IN ($key, $uri)
+ORDER BY modified_at DESC, scanned_at DESC LIMIT 1
 """
 _SCAN = "SELECT settings, versions, started_at, host FROM scans WHERE scan_id = $key ORDER BY event LIMIT 1"
 _POLICY = """
@@ -117,7 +119,10 @@ class Evidence:
         """Whether status and score came out the same, as far as the number format promises."""
         if self.again is None or self.fresh:
             return None
-        if str(self.again.result.status) != self.row["status"]:
+        result = self.again.result
+        if str(result.status) != self.row["status"]:
+            return False
+        if result.p_fake is not None and self.difference is None:
             return False
         return (self.difference or 0.0) <= SAME_WITHIN[self.again.dtype]
 
@@ -145,16 +150,17 @@ class Examiner:
         self._files: dict[str, WeightsFile] = {}
 
     def find(self, key: str) -> dict[str, Any]:
-        """The row of a `video_id` or uri, of several versions that of the newest.
+        """The row of a `video_id`, a uri, or a path as the shell has it; of several versions the newest.
 
         Raises:
             InputError: there is none.
         """
-        found = asked(self._connection, _FIND, key=key)
+        uri = uri_of(key) if key and scheme_of(key) is None else key
+        found = asked(self._connection, _FIND, key=key, uri=uri)
         if not found:
             raise InputError(
-                f"{printable(key)} is no video_id and no uri of the table",
-                hint="`deepfake-scan query flagged OUT` and `query failed OUT` list both.",
+                f"'{printable(key)}' is no video_id and no uri of the table",
+                hint='`deepfake-scan query sql OUT "SELECT video_id, uri FROM latest"` lists both.',
             )
         return found[0]
 
@@ -190,8 +196,10 @@ class Examiner:
         if wanted in self._files:
             return self._files[wanted]
         shipped = [name for name in manifest()["files"] if name.endswith(".safetensors")]
-        of_scan = settings.get("all", {}).get("weights")
-        for named in filter(None, [self._named, *shipped, of_scan]):
+        of_scan = _all_of(settings).get("weights")
+        for named in [self._named, *shipped, of_scan]:
+            if not isinstance(named, str):
+                continue
             try:
                 file = open_weights(named)
             except (WeightsError, SettingsError, StorageError):
@@ -211,7 +219,8 @@ class Examiner:
         policy: Policy | None,
     ) -> tuple[Source, Again | None, str]:
         try:
-            options = options_of(settings["scored_by"]) if settings.get("scored_by") else None
+            words = settings.get("scored_by")
+            options = options_of(words) if isinstance(words, dict) and words else None
         except SettingsError as error:
             options, lacking = None, str(error)
         else:
@@ -297,7 +306,7 @@ def _strongest(
 
 def _max_bytes(settings: Mapping[str, Any]) -> int:
     """What the scan would read; its settings spell sizes as people do."""
-    given = settings.get("all", {}).get("max_bytes")
+    given = _all_of(settings).get("max_bytes")
     try:
         return (
             ScanSettings.model_validate({"max_bytes": given}).max_bytes if given else ScanSettings().max_bytes
@@ -306,9 +315,16 @@ def _max_bytes(settings: Mapping[str, Any]) -> int:
         return ScanSettings().max_bytes
 
 
+def _all_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings as they were given; tables of others may hold anything in their place."""
+    found = settings.get("all")
+    return found if isinstance(found, dict) else {}
+
+
 def digest(file: IO[bytes]) -> str:
-    """sha256 of a whole file; it stands at its beginning afterwards."""
+    """sha256 of a whole file, wherever it stands; at its beginning afterwards."""
     found = hashlib.sha256()
+    file.seek(0)
     while chunk := file.read(_CHUNK):
         found.update(chunk)
     file.seek(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +13,7 @@ from detector.verdict import calibrated
 from jobs.evidence import Again, Evidence, Heat
 from jobs.evidence_pictures import crop_uri, few, heat_uris, still_uri
 from jobs.page import render, strings, verdict_at
+from jobs.tidy import tidied
 
 _MOST_STILLS, _MOST_CROPS = 40, 40
 
@@ -63,6 +64,7 @@ def page(
         static_page: With its style in it; else as part of the review server.
         back, own: Of the review server: where the page leads back to, and its own path.
     """
+    evidence = replace(evidence, row=tidied(evidence.row))
     row = evidence.row
     return render(
         "evidence.html.j2",
@@ -71,10 +73,9 @@ def page(
         row=row,
         judged=_judged(evidence),
         people=list(_people(evidence, clear=clear)),
-        unscored=_unscored(row["tracks"] or []),
+        unscored=_unscored(row["tracks"]),
         stills=list(_stills(evidence.again, clear=clear)) if evidence.again else [],
         advice=_advice(row),
-        extra=dict(row["extra"] or ()),
         meaning=Reason(row["reason"]).meaning if row["reason"] in set(Reason) else None,
         facts=_facts(row),
         settings=_settings(evidence),
@@ -109,9 +110,9 @@ def _judged(evidence: Evidence) -> dict[str, Any]:
 def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
     """The scored people, the highest score first, by the policy of today."""
     row = evidence.row
-    for person in sorted(row["persons"] or [], key=lambda one: -(one["logit"] or 0.0)):
+    for person in sorted(row["persons"], key=lambda one: -(one["logit"] or 0.0)):
         number = person["person_id"]
-        mine = [_today(t, evidence) for t in row["tracks"] or [] if t["person_id"] == number]
+        mine = [_today(t, evidence) for t in row["tracks"] if t["person_id"] == number]
         p_fake = _score(person, evidence)
         crops, left_out = _crops(evidence, number, clear=clear)
         heat = evidence.again.heat.get(number) if evidence.again else None
@@ -123,7 +124,7 @@ def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
             end_s=person["end_s"],
             windows=person["windows"],
             tracks=mine,
-            segments=[s for s in row["segments"] or [] if s["person_id"] == number],
+            segments=[s for s in row["segments"] if s["person_id"] == number],
             crops=crops,
             crops_left_out=left_out,
             heat=_heat(heat, evidence.again, clear=clear) if heat and evidence.again else None,
@@ -216,5 +217,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(evidence: Evidence) -> dict[str, Any]:
     """The settings behind the score, by name; empty where the scan left none."""
-    words = evidence.settings.get("scored_by", {})
-    return {name: words[name] for name in sorted(words)}
+    words = evidence.settings.get("scored_by")
+    if not isinstance(words, dict):
+        return {}
+    return {name: "none" if words[name] is None else words[name] for name in sorted(words)}

@@ -5,24 +5,27 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detector.errors import StorageError, TableHeldError
 from jobs.schema import printable
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put text in place of a file.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put text or bytes in place of a file; where that fails, what was there stays.
 
     Raises:
         StorageError: the disk is full, or gone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
 
 

@@ -80,8 +80,8 @@ def counted(connection: duckdb.DuckDBPyConnection, scan: str) -> Counted:
     verdicts = {str(verdict): 0 for verdict in Verdict}
     reasons: dict[str, int] = {}
     for status, verdict, reason, videos in rows:
-        statuses[status] += videos
-        verdicts[verdict] += videos
+        statuses[status] = statuses.get(status, 0) + videos  # a newer release may know more of them
+        verdicts[verdict] = verdicts.get(verdict, 0) + videos
         if reason is not None:
             reasons[reason] = reasons.get(reason, 0) + videos
     return Counted(

@@ -108,11 +108,12 @@ def before(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Scan | None:
 
 def _scan(row: dict[str, Any]) -> Scan:
     settings = parsed(row.pop("settings"))
-    given = settings.get("all") or {}
+    given = settings["all"] if isinstance(settings.get("all"), dict) else {}
+    weights, price = given.get("weights"), given.get("price_per_hour")
     return Scan(
         **row | {"inputs": tuple(row["inputs"]), "versions": dict(row["versions"] or {})},
-        weights=given.get("weights"),
-        price_per_hour=given.get("price_per_hour"),
+        weights=weights if isinstance(weights, str) else None,
+        price_per_hour=price if isinstance(price, int | float) else None,
         policy=policy_in(settings),
     )
 

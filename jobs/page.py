@@ -43,8 +43,9 @@ def environment() -> Environment:
         "band_words": band_words,
         "count": lambda number: f"{number:,}",
         "name": name,
-        "score": lambda p: "" if p is None else f"{p:.3f}",
+        "score": score,
         "seconds": seconds,
+        "seconds_rate": lambda rate: f"{rate:.2f}" if rate and math.isfinite(rate) else "",
         "segment_words": segment_words,
         "share": share,
         "size": lambda size: "" if size is None else rounded_size(size),
@@ -69,6 +70,11 @@ def style() -> str:
 def name(text: str | None) -> str:
     """A name or message of a stranger: what hides, or turns text around, is spelled out."""
     return "" if text is None else printable(text)
+
+
+def score(value: float | None) -> str:
+    """A score or threshold, to three digits."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def seconds(value: float | None) -> str:
@@ -98,9 +104,9 @@ def when(moment: datetime | date | None) -> str:
     return zoned.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def verdict_at(p_fake: float | None, flag: float, uncertain: float) -> str:
-    """The verdict at these thresholds."""
-    if p_fake is None:
+def verdict_at(p_fake: float | None, flag: float | None, uncertain: float | None) -> str:
+    """The verdict at these thresholds; none without them, or without a number."""
+    if p_fake is None or flag is None or uncertain is None or not math.isfinite(p_fake):
         return Verdict.NOT_ASSESSED
     if p_fake >= flag:
         return Verdict.FLAGGED
@@ -127,8 +133,8 @@ def band_words(person: Any, row: Mapping[str, Any]) -> str:
     text: str = words["band"].format(
         id=person.person_id,
         bars=", ".join(bars),
-        flag=f"{row['flag_today']:.3f}",
-        uncertain=f"{row['uncertain_today']:.3f}",
+        flag=score(row["flag_today"]),
+        uncertain=score(row["uncertain_today"]),
     )
     return text
 

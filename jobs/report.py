@@ -8,6 +8,7 @@ DIR/manifest.sha256          with `--zip`, inside DIR.zip: what `sha256sum --che
 from __future__ import annotations
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from jobs import night, night_page, query
 from jobs.equipment import Equipment
 from jobs.evidence import Examiner
 from jobs.evidence_page import page
-from jobs.files import make_folder, storage_error, write_whole
+from jobs.files import make_folder, write_whole
+from jobs.local import scheme_of
 from jobs.policies import read
 from jobs.schema import printable
 
@@ -60,12 +62,13 @@ class Written:
 
 
 def write(output: str, folder: Path, wish: Wish, say: Callable[[str], None] = lambda _: None) -> Written:
-    """Write pages into a folder.
+    """Write pages into a folder; what it held under the same names is replaced.
 
     Raises:
-        InputError: a key or scan is not in the table.
+        InputError: a key or scan is not in the table, or pages must not lie there.
         StorageError: the table cannot be read, or the folder cannot be written.
     """
+    folder = _checked(folder, output)
     given = read(wish.policy) if wish.policy else None
     connection = query.connect(output, given)
     looked = night.look(connection, wish.scan) if wish.scan else None
@@ -88,13 +91,34 @@ def write(output: str, folder: Path, wish: Wish, say: Callable[[str], None] = la
     return Written([*files, *([_packed(folder, files)] if wish.pack else [])], doubts)
 
 
+def _checked(folder: Path, output: str) -> Path:
+    """The folder, absolute.
+
+    Raises:
+        InputError: it is none on this machine, or lies in that of the table.
+    """
+    where = printable(str(folder))
+    if folder.parts[:1] and folder.parts[0].endswith(":"):  # of s3:// a path leaves s3:/
+        raise InputError(f"--to {where}: pages are written to a folder of this machine", hint="Name one.")
+    absolute = folder.expanduser().resolve()
+    inside = next((one for one in (absolute, *absolute.parents) if one.exists() and not one.is_dir()), None)
+    if inside is not None:
+        raise InputError(f"--to {where}: {printable(str(inside))} is a file", hint="Name a folder.")
+    if scheme_of(output) is None and absolute.is_relative_to(Path(output).expanduser().resolve()):
+        raise InputError(
+            f"--to {where}: that is the folder of the table, whose readers want no pages with faces",
+            hint="Name a folder beside it.",
+        )
+    return absolute
+
+
 def _keys(connection: duckdb.DuckDBPyConnection, wish: Wish, of_scan: Iterable[str]) -> list[str]:
     """Keys of the videos that get a page, in order, each once."""
     keys = [*wish.keys, *list(of_scan)[: wish.limit]]
     if wish.flagged:
         found: list[tuple[Any, ...]] = connection.execute(_FLAGGED_KEYS, {"limit": wish.limit}).fetchall()
         keys += [video_id for (video_id,) in found]
-        if not keys:
+        if not keys and wish.limit:
             raise InputError(
                 "no video is flagged by the thresholds of today",
                 hint="`--video KEY` writes the page of any video, `--scan latest` that of the scan.",
@@ -108,10 +132,9 @@ def _packed(folder: Path, files: Sequence[Path]) -> Path:
     contents = {file.name: file.read_bytes() for file in files}
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()]
     contents[MANIFEST] = "".join(lines).encode()
-    try:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in contents.items():
-                archive.writestr(zipfile.ZipInfo(name, _ZIP_TIME), data, zipfile.ZIP_DEFLATED)
-    except OSError as error:
-        raise storage_error(path, error) from error
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_TIME), data, zipfile.ZIP_DEFLATED)
+    write_whole(path, packed.getvalue())
     return path

@@ -19,7 +19,7 @@ WHERE policy_id IS NOT NULL AND isfinite(slope) AND isfinite(bias) AND isfinite(
 QUALIFY row_number() OVER (PARTITION BY weights_id ORDER BY "at" DESC) = 1;
 
 CREATE MACRO verdict_of(p_fake, flag, uncertain) AS CASE
-    WHEN p_fake IS NULL THEN 'not_assessed'
+    WHEN p_fake IS NULL OR isnan(p_fake) OR flag IS NULL OR uncertain IS NULL THEN 'not_assessed'
     WHEN p_fake >= flag THEN 'flagged'
     WHEN p_fake >= uncertain THEN 'uncertain'
     ELSE 'not_flagged'

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, Request
 
-from detector.errors import InputError
+from detector.errors import InputError, StorageError
 from detector.evaluation.calibration import named
 from detector.types import Reason
 from jobs import policies, query, report
@@ -31,6 +31,7 @@ from jobs.evidence import Evidence, Examiner
 from jobs.evidence_page import page
 from jobs.page import strings
 from jobs.scan import run
+from jobs.table import ResultsTable
 from tests.browser import chromium, faults
 from tests.conftest import Scanned
 from tests.film import Actor, film, moving_face
@@ -305,6 +306,123 @@ def test_report_says_what_it_wants(scanned: Scanned, command: Command) -> None:
     done = command("report", scanned.output)
     assert done.code == 2
     assert "not given: --video, --flagged or --scan" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s3://bucket/pages", "a folder of this machine"),
+        ("{out}", "that is the folder of the table"),
+        ("{out}/results/pages", "that is the folder of the table"),
+        ("{file}", "is a file"),
+        ("{file}/below", "is a file"),
+    ],
+)
+def test_pages_lie_in_a_folder_of_their_own(
+    scanned: Scanned, command: Command, tmp_path: Path, name: str, words: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    where = name.format(out=scanned.output, file=file)
+    before = sorted(scanned.output.rglob("*"))
+    done = command("report", scanned.output, "--scan", "latest", "-o", where)
+    assert done.code == 2
+    assert words in done.err
+    assert sorted(scanned.output.rglob("*")) == before
+
+
+def test_an_archive_of_the_current_folder_lies_beside_it(
+    scanned: Scanned, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    key = str(scanned.videos / "text.mp4")
+    assert command("report", scanned.output, "--video", key, "-o", ".", "--zip").code == 0
+    assert (tmp_path / "here.zip").is_file()
+
+
+def test_a_video_is_found_by_the_path_that_the_shell_has(
+    scanned: Scanned, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scanned.videos)
+    done = command("report", scanned.output, "--video", "text.mp4", "-o", tmp_path)
+    assert done.code == 0, done.err
+
+
+def test_a_disk_that_is_full_leaves_no_parts_and_the_archive_of_before(
+    scanned: Scanned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pages.zip").write_bytes(b"of before")
+
+    def full(self: Path, data: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    wish = report.Wish(keys=[str(scanned.videos / "text.mp4")], pack=True)
+    with pytest.raises(StorageError, match="No space left"):
+        report.write(str(scanned.output), tmp_path / "pages", wish)
+    assert not list((tmp_path / "pages").iterdir())
+    monkeypatch.undo()
+    assert (tmp_path / "pages.zip").read_bytes() == b"of before"
+
+
+NOTHING: dict[str, Any] = dict.fromkeys(
+    (
+        *("persons", "tracks", "segments", "warnings", "extra", "fps", "width", "duration_s", "rotation"),
+        *("container", "policy_today", "weights_id", "windows_planned", "windows_scored", "modified_at"),
+        *("p_fake_today", "flag_today", "uncertain_today", "threshold_level", "detector", "engine", "dtype"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        NOTHING,
+        *({name: None} for name in NOTHING),
+        {"persons": [None], "tracks": [None], "segments": [None], "warnings": [None]},
+        {"verdict_today": "suspicious", "verdict": "<b>", "status": "half_scored"},
+        {"status": "failed", "reason": "\u202enot-known", "message": None},
+        {"p_fake_today": float("nan"), "duration_s": float("inf"), "fps": float("nan")},
+    ],
+    ids=lambda odd: ", ".join(odd)[:40],
+)
+def test_a_row_that_lacks_something_or_is_of_a_newer_release_has_a_page(
+    examined: Mapping[str, Evidence], odd: dict[str, Any]
+) -> None:
+    for again in (True, False):
+        given = examined["two-faces.mp4"]
+        made = replace(given, row=dict(given.row) | odd, again=given.again if again else None, policy=None)
+        html = page(made, clear=False)
+        assert "None" not in text_of(html)
+        assert "nan" not in text_of(html).split()
+        assert not gets_through(html)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"all": [1]},
+        {"all": "x", "scored_by": "y"},
+        {"scored_by": [1, 2]},
+        {"scored_by": {"sampling": 3}},
+        {"scored_by": {"crop.size": "big", "sampling.frames": None}},
+        {"all": {"weights": [1], "max_bytes": {"a": 1}, "price_per_hour": "much"}, "policy": [3]},
+    ],
+)
+def test_settings_that_somebody_else_recorded_end_nothing(
+    small: tuple[Path, Path], settings: dict[str, Any], command: Command, tmp_path: Path
+) -> None:
+    _, output = small
+    table = ResultsTable.open(str(output))
+    with table.claim("strangers") as claimed:
+        row = read_rows(output)[0]
+        claimed.append([row | {"scan_id": "strangers", "attempt": 2}])
+        started = {"started_at": row["scanned_at"], "settings": json.dumps(settings)}
+        claimed.record_scan("start", started | {"weights_id": row["weights_id"]})
+    done = command("report", output, "--scan", "strangers", "--video", row["video_id"], "-o", tmp_path / "p")
+    assert done.code == 0, done.err
 
 
 # --- in a browser -----------------------------------------------------------------------------------------
