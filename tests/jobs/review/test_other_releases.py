@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobs.review.queue import LEASE_S
 from jobs.table import ResultsTable
 from tests.jobs.review.conftest import Shown, row_of, served_table
 
@@ -17,21 +18,19 @@ def lacking(number: int, row: dict[str, Any]) -> dict[str, Any]:
     """A row that lacks something, each number something else."""
     track, person = row["tracks"][0], row["persons"][0]
     box = track["boxes"][0]
-    return (
-        row
-        | [
-            {"verdict": "doubtful", "status": "guessed", "complete": None, "warnings": None},
-            {"verdict": "doubtful", "policy_id": TURNED, "threshold_level": None},
-            {"threshold_flag": None, "tracks": None, "persons": None, "segments": None},
-            {"threshold_uncertain": None, "threshold_fpr": None, "warnings": [None, TURNED]},
-            {"tracks": [None, track | {"boxes": None}, track | {"boxes": [None, box | {"x": None}]}]},
-            {"tracks": [track | {"start_s": None}, track | {"end_s": None}, track | {"person_id": None}]},
-            {"tracks": [track | {"p_fake": None, "logit": None, "person_id": 3, "reason": TURNED}]},
-            {"persons": [None, person | {"p_fake": None, "logit": None}, person | {"person_id": None}]},
-            {"segments": [None, {"start_s": None, "end_s": 1.0, "person_id": None, "p_fake": None}]},
-            {"reason": TURNED, "message": "later\n" + TURNED, "width": None, "fps": None, "duration_s": None},
-        ][number]
-    )
+    changes: list[dict[str, Any]] = [
+        {"verdict": "doubtful", "status": "guessed", "complete": None, "warnings": None},
+        {"verdict": "doubtful", "policy_id": TURNED, "threshold_level": None},
+        {"threshold_flag": None, "tracks": None, "persons": None, "segments": None},
+        {"threshold_uncertain": None, "threshold_fpr": None, "warnings": [None, TURNED]},
+        {"tracks": [None, track | {"boxes": None}, track | {"boxes": [None, box | {"x": None}]}]},
+        {"tracks": [track | {"start_s": None}, track | {"end_s": None}, track | {"person_id": None}]},
+        {"tracks": [track | {"p_fake": None, "logit": None, "person_id": 3, "reason": TURNED}]},
+        {"persons": [None, person | {"p_fake": None, "logit": None}, person | {"person_id": None}]},
+        {"segments": [None, {"start_s": None, "end_s": 1.0, "person_id": None, "p_fake": None}]},
+        {"reason": TURNED, "message": "later\n" + TURNED, "width": None, "fps": None, "duration_s": None},
+    ]
+    return row | changes[number]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +70,7 @@ def test_what_is_known_of_them_is_shown(others: Shown) -> None:
 
 
 def test_the_head_of_the_queue_can_be_opened_and_decided(others: Shown) -> None:
+    others.seconds[0] += LEASE_S  # what was opened before is free again
     ann = others.browser("bob")
     head = ann.get("/").headers["location"]
     assert ann.get(head).status_code == 200
