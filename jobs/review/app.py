@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from detector.errors import DeepfakeScanError, VideoError
+from detector.errors import DeepfakeScanError, InputError, VideoError
 from jobs.equipment import Equipment
 from jobs.page import strings
 from jobs.review import evidence_routes, playback, routes, upload_routes
@@ -76,4 +76,6 @@ def _error(request: Request, error: Exception) -> Response:
         status = HTTPStatus.GONE if playback.is_gone(error) else HTTPStatus.BAD_GATEWAY
         return refused(request.headers, status, text=words[status.name.lower()].format(why=shown(str(error))))
     log.warning("%s: %s", printable(request.url.path), shown(str(error)))
-    return refused(request.headers, HTTPStatus.SERVICE_UNAVAILABLE, text=shown(str(error)))
+    unknown = isinstance(error, InputError)
+    status = HTTPStatus.NOT_FOUND if unknown else HTTPStatus.SERVICE_UNAVAILABLE
+    return refused(request.headers, status, text=shown(str(error)))

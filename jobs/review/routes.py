@@ -19,7 +19,6 @@ from jobs.review.asked import Form, PersonHere, RowHere, SiteHere, VideoId, is_n
 from jobs.review.decisions import NOTE_CHARS, WHO_CHARS, Decision, Row, shown_from
 from jobs.review.guard import keep
 from jobs.review.queue import Item
-from jobs.review.site import ConflictError
 
 _STATIC = {
     "htmx.min.js": "text/javascript",
@@ -98,22 +97,22 @@ def show(site: SiteHere, person: PersonHere, row: RowHere) -> Response:
 
 
 @router.get("/videos/{video_id}/next")
-def go_on(site: SiteHere, person: PersonHere, video_id: VideoId) -> Response:
+def go_on(site: SiteHere, person: PersonHere, row: RowHere) -> Response:
     """The video after this one."""
-    return RedirectResponse(_path(site.next(person, video_id)), HTTPStatus.SEE_OTHER)
+    return RedirectResponse(_path(site.next(person, row["video_id"])), HTTPStatus.SEE_OTHER)
 
 
 @router.get("/videos/{video_id}/previous")
-def go_back(site: SiteHere, person: PersonHere, video_id: VideoId) -> Response:
+def go_back(site: SiteHere, person: PersonHere, row: RowHere) -> Response:
     """The video before this one."""
-    return RedirectResponse(_path(site.next(person, video_id, -1)), HTTPStatus.SEE_OTHER)
+    return RedirectResponse(_path(site.next(person, row["video_id"], -1)), HTTPStatus.SEE_OTHER)
 
 
 def _people(row: Row) -> list[dict[str, Any]]:
     """Everybody who was seen in a video: number, score and faces; scored ones first."""
-    scored = {person["person_id"]: person for person in row["persons"] or ()}
+    scored = {person["person_id"]: person for person in row["persons"]}
     tracks: dict[int, list[dict[str, Any]]] = {}
-    for track in row["tracks"] or ():
+    for track in row["tracks"]:
         tracks.setdefault(track["person_id"], []).append(track)
     order = sorted(tracks, key=lambda number: (-scored[number]["p_fake"] if number in scored else 1, number))
     return [{"number": number, "score": scored.get(number), "tracks": tracks[number]} for number in order]
@@ -126,7 +125,7 @@ def _player(row: Row) -> dict[str, Any]:
         "width": row["width"] or 16,
         "height": row["height"] or 9,
         "frame_s": 1 / row["fps"] if row["fps"] else 0.04,
-        "segments": sorted([segment["start_s"], segment["end_s"]] for segment in row["segments"] or ()),
+        "segments": sorted([segment["start_s"], segment["end_s"]] for segment in row["segments"]),
         "tracks": [
             {
                 "person": track["person_id"],
@@ -136,7 +135,7 @@ def _player(row: Row) -> dict[str, Any]:
                     [round(box[side], 5) for side in ("t_s", "x", "y", "w", "h")] for box in track["boxes"]
                 ],
             }
-            for track in row["tracks"] or ()
+            for track in row["tracks"]
         ],
     }
 
@@ -145,7 +144,7 @@ def _player(row: Row) -> dict[str, Any]:
 
 
 @router.post("/videos/{video_id}/decision")
-def decide(request: Request, site: SiteHere, person: PersonHere, row: RowHere, form: Form) -> Response:
+def decide(request: Request, site: SiteHere, person: PersonHere, video_id: VideoId, form: Form) -> Response:
     """Record a decision, and lead to the next video."""
     words = strings()["review"]
     note = form.get("note", "").replace("\r\n", "\n").strip()
@@ -158,7 +157,7 @@ def decide(request: Request, site: SiteHere, person: PersonHere, row: RowHere, f
     except ValueError:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from None
     decision, seen = Decision(form["decision"]), form.get("seen", "")
-    following = site.decide(person, row, decision, seen, note=note, shown=was_shown)
+    following = site.decide(person, video_id, decision, seen, note=note, shown=was_shown)
     return onward(request, _path(following))
 
 
@@ -169,18 +168,16 @@ def undo(request: Request, site: SiteHere, person: PersonHere) -> Response:
 
 
 @router.post("/videos/{video_id}/skip")
-def skip(request: Request, site: SiteHere, person: PersonHere, video_id: VideoId) -> Response:
+def skip(request: Request, site: SiteHere, person: PersonHere, row: RowHere) -> Response:
     """Leave a video to others, and lead to the next."""
-    site.leases.release(video_id, person.session)
-    return onward(request, _path(site.next(person, video_id)))
+    site.leases.release(row["video_id"], person.session)
+    return onward(request, _path(site.next(person, row["video_id"])))
 
 
 @router.post("/videos/{video_id}/heartbeat")
-def renew(site: SiteHere, person: PersonHere, video_id: VideoId) -> Response:
+def renew(site: SiteHere, person: PersonHere, row: RowHere) -> Response:
     """Go on holding a video; says who does where it is somebody else."""
-    lease = site.leases.take(video_id, person.session, person.name)
-    if lease.holder != person.session:
-        raise ConflictError(strings()["review"]["conflict"]["held"].format(name=lease.name))
+    site.take(person, row["video_id"])
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

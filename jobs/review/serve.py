@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
@@ -22,6 +23,7 @@ from jobs.live import warm
 from jobs.named_weights import open_weights
 from jobs.review.app import open_app
 from jobs.review.asked import is_name
+from jobs.review.connections import Connection
 from jobs.review.decisions import WHO_CHARS
 from jobs.review.guard import Door
 from jobs.review.site import Site
@@ -31,7 +33,6 @@ from jobs.table import ResultsTable
 _LEAST_TOKEN = 32
 _TOKEN = re.compile(r"[!-~]+")
 _STOPS_S = 3
-_MOST_CONNECTIONS = 200
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -72,7 +73,7 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
     """How the server runs: plain HTTP/1.1, no header of a proxy believed, no token in any log."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -80,7 +81,6 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOPS_S,
     )
     # It would have the query in it, where the token stands; the guard writes one that has not.
@@ -118,7 +118,13 @@ def listen(bind: str, port: int, *, own_only: bool) -> socket.socket:
     try:
         return socket.create_server((str(address[0]), port), family=family, backlog=128)
     except OSError as error:
-        raise SettingsError(f"{where}: cannot listen on port {port}: {error.strerror}") from error
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"--port {port}: cannot listen there, the port is in use",
+                hint="Name another --port, or none: then a free one is taken.",
+            ) from error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(f"{where}: cannot listen on port {port}: {why}") from error
 
 
 def hosts(bind: str, port: int) -> frozenset[str]:

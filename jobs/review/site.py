@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from detector.errors import DeepfakeScanError
+from detector.errors import DeepfakeScanError, InputError
 from jobs.page import strings
 from jobs.review.decisions import Decision, Reviews, Row, standing
 from jobs.review.guard import Door
@@ -52,9 +53,11 @@ class Site:
     reviews: Reviews = field(init=False)
     leases: Leases = field(init=False)
     queue: Queue = field(init=False)
+    _deciding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    """Held from the check that nothing has changed until the row is written."""
 
     def __post_init__(self) -> None:
-        videos, reviews = Videos(self.output), Reviews(self.output)
+        videos, reviews = Videos(self.output, self.clock), Reviews(self.output)
         queue = Queue(
             lambda: videos.waiting(lambda: set(standing(reviews.rows()))),
             self.clock,
@@ -87,28 +90,33 @@ class Site:
         facts = (row["settings_id"], row["policy_today"], row["p_fake_today"], stands and stands["review_id"])
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
-    def decide(self, person: Person, row: Row, decision: Decision, seen: str, **more: Any) -> Item | None:
+    def decide(
+        self, person: Person, video_id: str, decision: Decision, seen: str, **more: Any
+    ) -> Item | None:
         """Record a decision; the video that comes next.
 
         Args:
             person: Decides.
-            row: Of the video.
+            video_id: Of the video.
             decision: What.
             seen: Of the page on which it was decided.
             **more: note, shown.
 
         Raises:
             ConflictError: somebody else holds the video, or it was decided or scored anew meanwhile.
+            InputError: it is no longer in the table.
             StorageError: nothing was written.
         """
-        words, video_id = strings()["review"]["conflict"], row["video_id"]
-        lease = self.leases.take(video_id, person.session, person.name)
-        if lease.holder != person.session:
-            raise ConflictError(words["held"].format(name=lease.name))
-        if self.seen(row, self.stands(row)) != seen:
-            raise ConflictError(words["changed"])
-        of_today = row | {"policy_id": row["policy_today"], "p_fake": row["p_fake_today"]}
-        self.reviews.add(of_today, person.name, decision, **more)
+        words = strings()["review"]["conflict"]
+        with self._deciding:
+            row = self.videos.one(video_id, now=True)
+            if row is None:
+                raise InputError(words["gone"])
+            if self.seen(row, self.stands(row)) != seen:
+                raise ConflictError(words["changed"])
+            self.take(person, video_id)
+            of_today = row | {"policy_id": row["policy_today"], "p_fake": row["p_fake_today"]}
+            self.reviews.add(of_today, person.name, decision, **more)
         following = self.next(person, video_id)
         self.queue.forget(video_id)
         self.leases.release(video_id, person.session)
@@ -121,16 +129,24 @@ class Site:
             ConflictError: there is none, or somebody else holds that video.
             StorageError: nothing was written.
         """
-        words = strings()["review"]["conflict"]
-        own = [row for row in standing(self.reviews.rows()).values() if row["who"] == person.name]
-        if not own:
-            raise ConflictError(words["nothing"])
-        last = max(own, key=lambda row: (row["at"], row["review_id"]))
-        lease = self.leases.take(last["video_id"], person.session, person.name)
-        if lease.holder != person.session:
-            raise ConflictError(words["held"].format(name=lease.name))
-        self.reviews.add(
-            last | {"note": None, "shown": None}, person.name, Decision.UNDONE, undoes=last["review_id"]
-        )
+        with self._deciding:
+            own = [row for row in standing(self.reviews.rows()).values() if row["who"] == person.name]
+            if not own:
+                raise ConflictError(strings()["review"]["conflict"]["nothing"])
+            last = max(own, key=lambda row: (row["at"], row["review_id"]))
+            self.take(person, last["video_id"])
+            self.reviews.add(
+                last | {"note": None, "shown": None}, person.name, Decision.UNDONE, undoes=last["review_id"]
+            )
         self.queue.read_again()
         return last
+
+    def take(self, person: Person, video_id: str) -> None:
+        """Hold a video, or go on holding it.
+
+        Raises:
+            ConflictError: somebody else holds it.
+        """
+        lease = self.leases.take(video_id, person.session, person.name)
+        if lease.holder != person.session:
+            raise ConflictError(strings()["review"]["conflict"]["held"].format(name=lease.name))

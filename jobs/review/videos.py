@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -14,7 +14,7 @@ from detector.errors import StorageError
 from jobs import query
 from jobs.page import verdict_at
 from jobs.review.decisions import Key
-from jobs.review.queue import Item
+from jobs.review.queue import REFRESH_S, Item
 from jobs.schema import printable
 
 _WAITING = """
@@ -32,10 +32,12 @@ class Videos:
 
     Args:
         output: Of the scans.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, output: str) -> None:
-        self._output = output
+    def __init__(self, output: str, clock: Callable[[], float]) -> None:
+        self._output, self._clock = output, clock
+        self._opened_at = float("-inf")
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._rows: dict[str, dict[str, Any]] = {}
@@ -55,13 +57,21 @@ class Videos:
             if (row["uri"], row["version"]) not in done
         ]
 
-    def one(self, video_id: str) -> dict[str, Any] | None:
+    def one(self, video_id: str, *, now: bool = False) -> dict[str, Any] | None:
         """The row of a video, with `today`'s verdict and scores in `tracks` and `persons`; None without one.
+
+        Args:
+            video_id: Of the video.
+            now: Read the table again; otherwise what is known may be a minute old.
 
         Raises:
             DeepfakeScanError: the table cannot be read.
         """
-        kept = self._rows
+        with self._lock:
+            age_s = self._clock() - self._opened_at
+            if now or self._connection is None or age_s >= REFRESH_S:
+                self._open_again()
+            kept = self._rows
         if (row := kept.get(video_id)) is not None:
             return row
         rows = self._ask(_ONE, video_id=video_id)
@@ -87,17 +97,33 @@ class Videos:
         raise AssertionError
 
     def _open_again(self) -> duckdb.DuckDBPyConnection:
-        self._connection, self._rows = query.connect(self._output), {}
+        self._connection, self._rows = None, {}  # nothing of before is left where this fails
+        self._connection, self._opened_at = query.connect(self._output), self._clock()
         return self._connection
 
 
 def _as_of_today(row: dict[str, Any]) -> dict[str, Any]:
-    """Scores of faces and people by the calibration of today, as the video's own is."""
+    """Scores of faces and people by the calibration of today, as the video's own is.
+
+    What has no place in time, in the picture or among people is left out: rows of other releases may lack it.
+    """
+    row["segments"] = [part for part in row["segments"] or () if _has(part, "start_s", "end_s")]
+    tracks = [part for part in row["tracks"] or () if _has(part, "person_id", "start_s", "end_s")]
+    persons = [part for part in row["persons"] or () if _has(part, "person_id")]
+    for track in tracks:
+        track["boxes"] = [box for box in track["boxes"] or () if _has(box, "t_s", "x", "y", "w", "h")]
     slope, bias = row["slope_today"], row["bias_today"]
-    parts = [*(row["tracks"] or ()), *(row["persons"] or ())]
-    for part in parts if slope is not None else ():
+    parts = [*tracks, *persons] if slope is not None and bias is not None else []
+    for part in parts:
         if part["logit"] is not None:
             part["p_fake"] = 1 / (1 + math.exp(min(700, -(part["logit"] * slope + bias))))  # exp has an end
-    for person in row["persons"] or ():
-        person["verdict"] = verdict_at(person["p_fake"], row["flag_today"], row["uncertain_today"])
-    return row
+    flag, uncertain = row["flag_today"], row["uncertain_today"]
+    for person in persons:
+        known = flag is not None and uncertain is not None
+        person["verdict"] = verdict_at(person["p_fake"], flag, uncertain) if known else None
+    return row | {"tracks": tracks, "persons": [person for person in persons if _has(person, "p_fake")]}
+
+
+def _has(part: Mapping[str, Any] | None, *names: str) -> bool:
+    """Whether a part of a row is there, with these numbers."""
+    return part is not None and all(part[name] is not None and math.isfinite(part[name]) for name in names)

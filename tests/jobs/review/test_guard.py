@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
-from jobs.review import guard
+from detector.errors import DeepfakeScanError, InputError, StorageError
+from jobs.review import connections, guard
 from jobs.review.guard import HEADERS, MOST_BODY, Door
 from tests.jobs.review.conftest import TOKEN, Shown
 
@@ -272,3 +274,100 @@ def test_what_a_page_may_load_lies_in_the_package(untouched: Shown) -> None:
         assert answer.content == (folder / name).read_bytes()
         assert answer.headers["content-type"].startswith(kinds[name.rpartition(".")[2]])
     assert client.get("/static/LICENSE-htmx.txt").status_code == 404
+
+
+def test_a_cookie_full_of_backslashes_stops_nobody(untouched: Shown) -> None:
+    cookie = 'a="' + "\\" * 60_000 + '"'
+    began = time.monotonic()
+    answer = httpx.get(f"http://127.0.0.1:{untouched.port}/", headers={"cookie": cookie}, timeout=30)
+    assert answer.status_code == 403
+    assert time.monotonic() - began < 2, "it was unquoted in a time that grows with its square"
+
+
+def test_our_cookies_are_found_among_those_of_others() -> None:
+    sent = Headers({"cookie": 'a="x;y\\"; ours=abc.def;b; =; who=Ann%3B'})
+    assert {name: guard.cookies(sent).get(name) for name in ("ours", "who", "c")} == {
+        "ours": "abc.def", "who": "Ann%3B", "c": None,
+    }  # fmt: skip
+    assert guard.cookies(Headers({"cookie": "ours=abc; a=" + "a" * guard.MOST_COOKIES})) == {}
+
+
+def test_many_fields_beside_the_token_are_refused_in_words(
+    untouched: Shown, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = "&".join(f"a{number}=1" for number in range(12))
+    answer = httpx.get(f"http://127.0.0.1:{untouched.port}/?token=x&{fields}")
+    assert (answer.status_code, "That is not the token" in answer.text) == (403, True)
+    assert "Traceback" not in caplog.text
+
+
+def test_idle_connections_lock_nobody_out(untouched: Shown) -> None:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(_connection(untouched)) for _ in range(connections.MOST_CONNECTIONS + 5)]
+        began = time.monotonic()
+        assert untouched.browser().get("/who").status_code == 200
+        assert time.monotonic() - began < 5
+        assert _received(idle[0]) == b"", "the one that is idle longest made room"
+        idle[-1].sendall(f"GET /who HTTP/1.1\r\nHost: 127.0.0.1:{untouched.port}\r\n\r\n".encode())
+        assert _received(idle[-1]).startswith(b"HTTP/1.1 403 "), "the last ones live on"
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /who HTTP/1.1\r\nHost: x\r\n"])
+def test_a_request_whose_head_does_not_end_is_given_up(
+    untouched: Shown, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    with _connection(untouched) as connection:
+        connection.sendall(before)
+        began = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - began < 10:  # a byte now and then prolongs nothing
+                connection.sendall(b"a")
+                time.sleep(0.1)
+        assert 0.3 < time.monotonic() - began < 5
+
+
+def test_an_answered_browser_has_a_deadline_for_its_next_request(
+    untouched: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    head = f"GET /who HTTP/1.1\r\nHost: 127.0.0.1:{untouched.port}\r\nCookie: {_cookie(untouched)}\r\n"
+    with _connection(untouched) as connection:
+        for _ in range(3):
+            time.sleep(0.3)  # each time anew
+            connection.sendall(f"{head}\r\n".encode())
+            assert _received(connection).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.05)
+        began = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"G")
+                time.sleep(0.1)
+        assert 0.3 < time.monotonic() - began < 5
+
+
+def test_a_busy_server_says_so_with_the_headers(untouched: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = untouched.browser()
+    monkeypatch.setattr(guard, "MOST_UNDER_WAY", 0)
+    answer = client.get("/who")
+    assert (answer.status_code, "busy with other requests" in answer.text) == (503, True)
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_errors_of_ours_are_told_line_by_line(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = shown.browser()
+    for error, status in ((InputError, 404), (StorageError, 503)):
+
+        def fail(*_: object, error: type[DeepfakeScanError] = error, **__: object) -> Any:
+            raise error("no <such> key", hint="Ask another.")
+
+        monkeypatch.setattr(shown.site.videos, "one", fail)
+        answer = client.get(shown.page())
+        assert answer.status_code == status
+        assert "<p>no &lt;such&gt; key</p>\n<p>Ask another.</p>" in answer.text
+        part = client.get(shown.page(), headers={"hx-request": "true"})
+        assert part.text == "no &lt;such&gt; key<br>Ask another."
+
+
+def _connection(shown: Shown) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", shown.port), timeout=20)

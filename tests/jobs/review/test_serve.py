@@ -113,5 +113,7 @@ def test_mistakes_are_told(command: Command, output: Path, tmp_path: Path) -> No
     assert command("review").code == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = command("review", "serve", output, "--port", taken.getsockname()[1])
-    assert (done.code, "cannot listen" in done.err) == (2, True)
+        port = taken.getsockname()[1]
+    assert (done.code, done.err.count("in use"), "--bind" in done.err) == (2, 1, False), done.err
+    assert f"--port {port}: cannot listen there, the port is in use" in done.err
     assert [path.name for path in output.iterdir()] == ["results"], "looking writes nothing"

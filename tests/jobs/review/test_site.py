@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -147,6 +148,50 @@ def test_a_table_that_is_purged_under_the_server_is_read_again(shown: Shown) -> 
     assert ann.get("/").headers["location"] == shown.page(2)
     assert ann.get(shown.page(0)).status_code == 404
     assert shown.written() == []
+
+
+def test_a_decision_on_what_was_purged_meanwhile_writes_nothing(shown: Shown) -> None:
+    ann = shown.browser("ann")
+    seen = shown.seen(ann)
+    assert ann.get(f"{shown.page(0)}/media").status_code == 200
+    purge(str(shown.output), [shown.rows[0]["uri"]], None, dry_run=False)
+    fields = {"decision": "fake", "seen": seen, "note": "a secret"}
+    late = ann.post(f"{shown.page(0)}/decision", data=fields)
+    assert (late.status_code, "no longer in the table" in late.text) == (404, True)
+    assert shown.written() == [], "the uri and the note came back"
+
+
+def test_a_video_that_plays_is_not_played_for_ever_after_a_purge(shown: Shown) -> None:
+    ann = shown.browser("ann")
+    assert ann.get(f"{shown.page(0)}/media").status_code == 200
+    purge(str(shown.output), [shown.rows[0]["uri"]], None, dry_run=False)
+    for _ in range(4):
+        shown.seconds[0] += REFRESH_S / 4
+        last = ann.get(f"{shown.page(0)}/media").status_code
+    assert last == 404
+
+
+def test_decisions_at_once_with_one_look_are_one(shown: Shown) -> None:
+    ann = shown.browser("ann")
+    fields = {"decision": "fake", "seen": shown.seen(ann)}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ann.post(f"{shown.page(0)}/decision", data=fields), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [303] + [409] * 7
+    assert len(shown.written()) == 1
+    assert all("decided or scored anew" in one.text for one in answers if one.status_code == 409)
+    assert shown.site.leases.of(shown.rows[0]["video_id"]) is None, "those that were refused hold nothing"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ann.post("/undo"), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [303] + [409] * 3
+    assert [row["decision"] for row in shown.written()] == ["fake", "undone"]
+
+
+@pytest.mark.parametrize("way", ["heartbeat", "skip", "next", "previous"])
+def test_a_video_that_is_not_in_the_table_is_nobody_s(shown: Shown, way: str) -> None:
+    ann, path = shown.browser("ann"), f"/videos/{'f' * 16}/{way}"
+    answer = ann.get(path) if way in ("next", "previous") else ann.post(path)
+    assert answer.status_code == 404
+    assert shown.site.leases.of("f" * 16) is None
 
 
 def test_a_store_that_fails_is_told_and_the_list_stays(
