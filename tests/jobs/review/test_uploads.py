@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from detector.errors import SettingsError
+from detector.pipeline import extract, score
 from detector.types import ExtractOptions
 from jobs import evidence
 from jobs.config import ScanSettings, load
@@ -177,8 +178,7 @@ def test_a_cancelled_file_is_gone(untouched: Shown, video: bytes) -> None:
     for path in reversed(paths):
         answer = client.post(f"{path}/cancel").text
         assert WORDS["gone"] in answer or WORDS["going"] in answer
-    for path in paths:
-        wait_for("the words", lambda path=path: WORDS["gone"] in client.get(path).text, 20)
+    wait_for("the words", lambda: all(WORDS["gone"] in client.get(path).text for path in paths), 20)
     assert open_files() <= before, "the page says that the file was deleted, and it is open"
     assert "p_fake" in judged(client, send(client, video).json()["path"]), "the next file is not judged"
 
@@ -201,8 +201,8 @@ def test_a_file_can_be_cancelled_in_every_stage(
 
         return step
 
-    monkeypatch.setattr(evidence, "extract", held(evidence.extract, Stage.DECODING))
-    monkeypatch.setattr(evidence, "score", held(evidence.score, Stage.SCORING))
+    monkeypatch.setattr("jobs.evidence.extract", held(extract, Stage.DECODING))
+    monkeypatch.setattr("jobs.evidence.score", held(score, Stage.SCORING))
     monkeypatch.setattr(evidence, "_strongest", held(evidence._strongest, Stage.DRAWING))
     client, before = untouched.browser(), open_files()
     path = send(client, video).json()["path"]
@@ -324,7 +324,7 @@ def test_where_nothing_can_be_kept_any_more_the_result_says_so(
 ) -> None:
     with made(tmp_path, tmp_path / "kept") as other:
         client = other.browser()
-        monkeypatch.setattr(uploads.os, "fdopen", lambda number, *_: _Full(number))
+        monkeypatch.setattr("jobs.review.uploads.os.fdopen", lambda number, *_: _Full(number))
         page = judged(client, send(client, video).json()["path"])
     assert "No space left on device" in page
     assert "p_fake" in page, "the verdict is lost"
