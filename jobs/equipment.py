@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
-from typing import Self
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO, Self
 
+from detector.errors import DeepfakeScanError
 from detector.model import Dtype, Model, settle_process
 from detector.sandbox import Sandbox
 from detector.types import ExtractOptions
 from detector.weights import WeightsFile
 
+_AGAIN_S, _GIVES_UP_S = 0.2, 10.0
+
+
+class StoppedError(DeepfakeScanError):
+    """Nobody wants this video any more."""
+
+
+class Networks:
+    """Networks by weights and number format. For several threads, one of which scores at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[tuple[str, Dtype], Model] = {}
+
+    @contextmanager
+    def scoring(self, weights: WeightsFile, dtype: Dtype) -> Iterator[Model]:
+        """The network of a file, while nobody else scores: hold it for one video or one picture."""
+        key = (weights.weights_id, dtype)
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = Model(weights, dtype=dtype)
+            yield self._models[key]
+
 
 class Equipment:
-    """Use as a context manager.
+    """Use as a context manager. For several threads, one of which decodes at a time.
 
     Args:
         sandboxed: Decode in a child, as a scan does.
+        networks: Those of another equipment, so that each is in memory once.
 
     Attributes:
-        lock: Held by whoever decodes or scores: neither is for several threads at once.
+        networks: To score with.
     """
 
-    def __init__(self, *, sandboxed: bool = True) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, *, sandboxed: bool = True, networks: Networks | None = None) -> None:
+        self.networks = networks or Networks()
         self._sandboxed = sandboxed
-        self._models: dict[tuple[str, Dtype], Model] = {}
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._running: tuple[IO[bytes], Sandbox | None] | None = None
+        self._closed = False
         self._sandboxes: dict[tuple[str, bool], Sandbox] = {}
         self._stack = ExitStack()
 
@@ -34,17 +64,55 @@ class Equipment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.close()
+        with self._turn:
+            self._stack.close()
 
-    def model(self, weights: WeightsFile, dtype: Dtype) -> Model:
-        """The network of a file."""
-        key = (weights.weights_id, dtype)
-        if key not in self._models:
-            self._models[key] = Model(weights, dtype=dtype)
-        return self._models[key]
+    def close(self) -> None:
+        """End what is being decoded, and decode nothing more."""
+        with self._changed:
+            self._closed = True
+        self.stop_decoding()
 
-    def sandbox(self, options: ExtractOptions) -> Sandbox | None:
-        """The process that decodes; None without one."""
+    @contextmanager
+    def decoding(self, file: IO[bytes], options: ExtractOptions) -> Iterator[Sandbox | None]:
+        """The process that decodes, for one file; None without one.
+
+        Raises:
+            StoppedError: this equipment was closed.
+        """
+        with self._turn:
+            if self._closed:
+                raise StoppedError("the server is ending")
+            sandbox = self._sandbox(options)
+            with self._changed:
+                self._running = (file, sandbox)
+            try:
+                yield sandbox
+            finally:
+                with self._changed:
+                    self._running = None
+                    self._changed.notify_all()
+
+    def prepare(self, options: ExtractOptions) -> None:
+        """Start the process that decodes."""
+        with self._turn:
+            self._sandbox(options)
+
+    def stop_decoding(self, file: IO[bytes] | None = None) -> None:
+        """End the decoding of a file, from another thread; of None, of any. No other file is hit by it."""
+        with self._changed:
+            running = self._running
+            if running is None or file not in (None, running[0]):
+                return
+            end = time.monotonic() + _GIVES_UP_S
+            # What had not quite begun starts its process anew, which has to be ended as well.
+            while self._running is running and time.monotonic() < end:
+                if running[1] is not None:
+                    running[1].close()
+                self._changed.wait(_AGAIN_S)
+
+    def _sandbox(self, options: ExtractOptions) -> Sandbox | None:
         if not self._sandboxed:
             return None
         key = (options.detector, options.link_identities)
@@ -52,8 +120,3 @@ class Equipment:
             made = Sandbox(options.detector, link_identities=options.link_identities)
             self._sandboxes[key] = self._stack.enter_context(made)
         return self._sandboxes[key]
-
-    def stop_decoding(self) -> None:
-        """End what is being decoded right now, from another thread: that video fails, the next is decoded."""
-        for sandbox in self._sandboxes.values():
-            sandbox.close()

@@ -273,18 +273,24 @@ class Terms:
 def look(
     file: IO[bytes], terms: Terms, equipment: Equipment, at: Callable[[Stage], None] = lambda _: None
 ) -> Again:
-    """The whole way of one video, with what a page shows beside the score; `at` is told each stage."""
-    with equipment.lock:
-        model = equipment.model(terms.weights, terms.dtype)
-        sandbox = equipment.sandbox(terms.options)
+    """The whole way of one video, with what a page shows beside the score.
+
+    `at` is told each stage, and may raise to end it there.
+    """
+    with equipment.decoding(file, terms.options) as sandbox:
         at(Stage.DECODING)
         extraction = extract(file, terms.options, sandbox, STILLS_PX)
-        at(Stage.SCORING)
+    at(Stage.SCORING)
+    with equipment.networks.scoring(terms.weights, terms.dtype) as model:
         scores = score(extraction.clips, model)
-        result = decide(extraction.facts, scores, terms.policy)
+    result = decide(extraction.facts, scores, terms.policy)
+    heat = {}
+    for person in result.persons:
         at(Stage.DRAWING)
-        heat = {p.person_id: _strongest(p, result, extraction.clips, scores, model) for p in result.persons}
-        return Again(result, extraction, scores, heat, terms.dtype)
+        with equipment.networks.scoring(terms.weights, terms.dtype) as model:
+            heat[person.person_id] = _strongest(person, result, extraction.clips, scores, model)
+    at(Stage.DRAWING)
+    return Again(result, extraction, scores, heat, terms.dtype)
 
 
 def _strongest(

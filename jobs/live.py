@@ -12,7 +12,7 @@ from detector.model import default_dtype
 from detector.weights import WeightsFile
 from jobs.config import ScanSettings, settings_words
 from jobs.equipment import Equipment
-from jobs.evidence import Evidence, Source, Stage, Terms, digest, look
+from jobs.evidence import Evidence, Source, Stage, Terms, look
 from jobs.explain import single_context
 from jobs.named_weights import open_weights
 from jobs.schema import Handling, row
@@ -27,6 +27,7 @@ class Given:
     file: IO[bytes]
     name: str
     size: int
+    sha256: str
 
 
 def judge(
@@ -38,28 +39,27 @@ def judge(
         given: The file.
         settings: Profile and weights.
         equipment: To decode and score with.
-        at: Is told each stage.
+        at: Is told each stage, and may raise to end it there.
     """
     weights = open_weights(settings.weights)
     options = settings.extract_options(weights.header)
     dtype = default_dtype("cpu")
     context = single_context(settings, weights, options, dtype)
-    sha256 = digest(given.file)
     again = look(given.file, Terms(options, weights, context.policy, dtype), equipment, at)
     planned = {
         "uri": given.name,
-        "version": sha256,
-        "video_id": hashlib.sha256(sha256.encode()).hexdigest()[:16],
+        "version": given.sha256,
+        "video_id": hashlib.sha256(given.sha256.encode()).hexdigest()[:16],
         "size": given.size,
     }
-    handling = Handling(extract_cpu_s=again.extraction.cpu_s, content_sha256=sha256)
+    handling = Handling(extract_cpu_s=again.extraction.cpu_s, content_sha256=given.sha256)
     return Evidence(
         row=_today(row(planned, again.result, context, handling)),
         policy=context.policy,
         settings={"scored_by": settings_words(options, weights.weights_id)},
         versions={name: version(name) for name in _LIBRARIES},
         weights=weights,
-        source=Source("same", sha256),
+        source=Source("same", given.sha256),
         again=again,
         fresh=True,
     )
@@ -68,9 +68,9 @@ def judge(
 def warm(weights: WeightsFile, equipment: Equipment) -> None:
     """Start what the first file would otherwise wait for."""
     options = ScanSettings().extract_options(weights.header)
-    with equipment.lock:
-        equipment.model(weights, default_dtype("cpu"))
-        equipment.sandbox(options)
+    equipment.prepare(options)
+    with equipment.networks.scoring(weights, default_dtype("cpu")):
+        pass
 
 
 def _today(made: dict[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,14 @@ def open_app(site: Site, keep: Path | None = None) -> Iterator[FastAPI]:
         site: What it shows.
         keep: Folder in which uploads are kept; None: they are deleted once they are judged.
     """
-    with Equipment() as equipment, closing(Uploads(equipment, site.clock, keep)) as uploads:
+    with (
+        Equipment() as equipment,
+        Equipment(networks=equipment.networks) as of_uploads,  # an upload that takes long holds up no other
+        closing(Uploads(of_uploads, site.clock, keep)) as uploads,
+        closing(Films(equipment)) as films,
+    ):
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-        app.state.site, app.state.uploads, app.state.films = site, uploads, Films(equipment)
+        app.state.site, app.state.uploads, app.state.films = site, uploads, films
         for router in (upload_routes.router, evidence_routes.router, routes.router):
             app.include_router(router)
         app.add_exception_handler(HTTPException, _http_error)

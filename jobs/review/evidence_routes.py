@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
@@ -15,55 +15,123 @@ from detector.types import ExtractOptions
 from jobs import query
 from jobs.config import ScanSettings
 from jobs.equipment import Equipment
-from jobs.evidence import Examiner
+from jobs.evidence import Evidence, Examiner
 from jobs.evidence_page import page
 from jobs.page import strings
 from jobs.reading import open_planned
 from jobs.review.asked import RowHere, SiteHere
+from jobs.review.bench import Bench, CrowdedError, Kept
+from jobs.review.decisions import Row
 from jobs.review.playback import part_of
 
-_KEPT_FILMS = 4
+# A player asks for one film again and again; a page is opened again by F5 or without the veil.
+_FILMS, _FILM_S = 4, 600.0
+_EVIDENCE, _PAGES, _PAGE_S = 2, 4, 60.0
+_RETRY_S = 15
 
 router = APIRouter()
 
 
 class Films:
-    """Films of the videos that were looked at last, and the one equipment that makes them."""
+    """Films and evidence of the videos that were looked at last, and the one equipment that makes them."""
 
     def __init__(self, equipment: Equipment) -> None:
         self.equipment = equipment
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._films: Kept[bytes] = Kept(_FILMS, _FILM_S)
+        self._pages: Kept[bytes] = Kept(_PAGES, _PAGE_S)
+        self._evidence: Kept[Evidence] = Kept(_EVIDENCE, _PAGE_S)
+        self._bench = Bench(self._forget)
 
-    def of(self, row: RowHere) -> bytes:
+    def close(self) -> None:
+        """Drop who waits, and end what is being decoded."""
+        self._bench.close(self.equipment.close)
+
+    async def film(self, row: Row, request: Request) -> bytes:
         """H.264 in MP4.
 
         Raises:
             VideoError: the video cannot be had.
-            HTTPException: it cannot be decoded.
+            HTTPException: it cannot be decoded, too many wait, or the browser went away.
         """
-        with self._lock:
-            if row["video_id"] in self._kept:
-                self._kept.move_to_end(row["video_id"])
-                return self._kept[row["video_id"]]
-        film = self._made(row)
-        with self._lock:
-            self._kept[row["video_id"]] = film
-            while len(self._kept) > _KEPT_FILMS:
-                self._kept.popitem(last=False)
-        return film
+        return await self._had(self._films, ("film", row["video_id"]), lambda: self._film(row), request)
 
-    def _made(self, row: RowHere) -> bytes:
+    async def page(self, output: str, row: Row, request: Request, *, clear: bool) -> bytes:
+        """The HTML of a video's evidence.
+
+        Raises:
+            HTTPException: too many wait, or the browser went away.
+        """
+        key = ("page", row["video_id"], row["scan_id"], clear)
+        return await self._had(self._pages, key, lambda: self._page(output, row, clear=clear), request)
+
+    async def _had(
+        self, kept: Kept[bytes], key: Hashable, make: Callable[[], bytes], request: Request
+    ) -> bytes:
+        if (found := kept.get(key)) is not None:
+            return found
+
+        def made() -> bytes:
+            if (meanwhile := kept.get(key)) is not None:
+                return meanwhile
+            new = make()
+            kept.put(key, new)
+            return new
+
+        try:
+            return await _while_there(request, self._bench.made(key, made))
+        except CrowdedError:
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                strings()["review"]["video"]["crowded"],
+                {"retry-after": str(_RETRY_S)},
+            ) from None
+
+    def _film(self, row: Row) -> bytes:
         planned = row | {"size": row["size_bytes"]}
         options = ExtractOptions()
-        with self.equipment.lock, open_planned(planned, ScanSettings().max_bytes) as body:
-            sandbox = self.equipment.sandbox(options)
+        with (
+            open_planned(planned, ScanSettings().max_bytes) as body,
+            self.equipment.decoding(body.file, options) as sandbox,
+        ):
             made = sandbox.preview(body.file, options) if sandbox else None
         if made is None or not made.film:
             why = made.facts.message if made else ""
             words = strings()["review"]["video"]["no_preview"]
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, words.format(why=why))
         return made.film
+
+    def _page(self, output: str, row: Row, *, clear: bool) -> bytes:
+        key = (row["video_id"], row["scan_id"])
+        found = self._evidence.get(key)
+        if found is None:
+            with query.connect(output) as connection:
+                examiner = Examiner(connection, self.equipment)
+                found = examiner.examine(examiner.find(row["video_id"]))
+            self._evidence.put(key, found)
+        path = f"/videos/{row['video_id']}"
+        return page(found, clear=clear, static_page=False, back=path, own=f"{path}/evidence").encode()
+
+    def _forget(self) -> None:
+        for kept in (self._films, self._pages, self._evidence):
+            kept.forget()
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
+    """What `work` returns, unless the browser goes away before: nobody would read it."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise HTTPException(HTTPStatus.BAD_REQUEST)
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def the_films(request: Request) -> Films:
@@ -76,17 +144,14 @@ FilmsHere = Annotated[Films, Depends(the_films)]
 
 
 @router.api_route("/videos/{video_id}/preview", methods=["GET", "HEAD"])
-def preview(request: Request, row: RowHere, films: FilmsHere) -> Response:
+async def preview(request: Request, row: RowHere, films: FilmsHere) -> Response:
     """A small film of the video, made in the sandbox."""
-    return part_of(films.of(row), f"{row['video_id']}-film", "video/mp4", request)
+    return part_of(await films.film(row, request), f"{row['video_id']}-film", "video/mp4", request)
 
 
 @router.get("/videos/{video_id}/evidence")
-def evidence(site: SiteHere, row: RowHere, films: FilmsHere, *, clear: bool = False) -> Response:
+async def evidence(
+    request: Request, site: SiteHere, row: RowHere, films: FilmsHere, *, clear: bool = False
+) -> Response:
     """What the verdict on a video rests on."""
-    path = f"/videos/{row['video_id']}"
-    with query.connect(site.output) as connection:
-        examiner = Examiner(connection, films.equipment)
-        found = examiner.examine(examiner.find(row["video_id"]))
-    shown = page(found, clear=clear, static_page=False, back=path, own=f"{path}/evidence")
-    return Response(shown, media_type="text/html")
+    return Response(await films.page(site.output, row, request, clear=clear), media_type="text/html")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import IO, Annotated, Any
 from urllib.parse import unquote
@@ -91,8 +93,8 @@ async def receive(
         with uploads.receiving():
             file = _unnamed()
             try:
-                size = await _received(request.stream(), file)
-                given = Given(file=file, name=_name(request), size=size)
+                size, sha256 = await _received(request.stream(), file)
+                given = Given(file=file, name=_name(request), size=size, sha256=sha256)
                 upload = uploads.add(request.state.session, given, settings)
             except BaseException:
                 file.close()
@@ -110,7 +112,7 @@ def show(upload: UploadHere, uploads: UploadsHere, *, clear: bool = False) -> Re
     """How far it is; once it is done, the evidence."""
     if upload.state is State.DONE and upload.evidence is not None:
         shown = evidence_page(
-            upload.evidence,
+            replace(upload.evidence, row={**upload.evidence.row, "note": _note(upload)}),
             clear=clear,
             static_page=False,
             back="/upload",
@@ -146,7 +148,13 @@ def cancel(upload: UploadHere, uploads: UploadsHere) -> Response:
 
 def _seen(upload: Upload, ahead: int) -> str:
     """What the page says of a file, in short."""
-    return f"{upload.state}-{upload.stage or ''}-{ahead}"
+    return f"{upload.state}-{upload.stage or ''}-{ahead}-{upload.given.file.closed}"
+
+
+def _note(upload: Upload) -> str:
+    """What the page of a result says beside the evidence."""
+    words: str = strings()["upload"]["not_kept"]
+    return words.format(why=upload.not_kept) if upload.not_kept else ""
 
 
 def _page(template: str, **values: Any) -> Response:
@@ -173,14 +181,16 @@ def _unnamed() -> IO[bytes]:
     return tempfile.TemporaryFile(prefix="deepfake-scan-")
 
 
-async def _received(chunks: AsyncIterator[bytes], file: IO[bytes]) -> int:
-    """Write what comes; the number of bytes. The guard ends what is larger than allowed or stands still.
+async def _received(chunks: AsyncIterator[bytes], file: IO[bytes]) -> tuple[int, str]:
+    """Write what comes; the number of bytes and their sha256.
+
+    The guard ends what is larger than allowed or stands still.
 
     Raises:
         HTTPException: it is no video, is empty, comes too slowly, or does not come to its end.
     """
     words = strings()["upload"]
-    size, head, began = 0, b"", time.monotonic()
+    size, head, began, sha256 = 0, b"", time.monotonic(), hashlib.sha256()
     try:
         async for chunk in chunks:
             size += len(chunk)
@@ -191,6 +201,7 @@ async def _received(chunks: AsyncIterator[bytes], file: IO[bytes]) -> int:
                         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words["not_video"].format(kind=kind)
                     )
             file.write(chunk)
+            sha256.update(chunk)
             took_s = time.monotonic() - began
             if took_s > _PATIENCE_S and size < _LEAST_BYTES_S * took_s:
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, words["slow"])
@@ -202,4 +213,4 @@ async def _received(chunks: AsyncIterator[bytes], file: IO[bytes]) -> int:
         raise HTTPException(HTTPStatus.BAD_REQUEST, words["empty"])
     file.flush()
     file.seek(0)
-    return size
+    return size, sha256.hexdigest()

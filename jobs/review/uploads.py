@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import secrets
-import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
 
-from detector.errors import DeepfakeScanError
+from detector.errors import DeepfakeScanError, SettingsError
 from jobs.config import ScanSettings
-from jobs.equipment import Equipment
-from jobs.evidence import Evidence, Stage, digest
+from jobs.equipment import Equipment, StoppedError
+from jobs.evidence import Evidence, Stage
 from jobs.live import Given, judge
-from jobs.schema import shown
+from jobs.schema import printable, shown
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ MOST_RECEIVING = 4
 MOST_WAITING = 8
 _MOST_KEPT = 8
 _KEPT_S = 1800.0
+_ENDS_WITHIN_S = 10.0
+_CHUNK = 1 << 20
 
 
 class State(StrEnum):
@@ -56,6 +58,7 @@ class Upload:
         session: Of the browser that handed it over; nobody else gets to see it.
         evidence: Once it is done.
         message: Why it failed, in words.
+        not_kept: Why it could not be kept, where it should have been.
     """
 
     upload_id: str
@@ -66,6 +69,7 @@ class Upload:
     stage: Stage | None = None
     evidence: Evidence | None = None
     message: str = ""
+    not_kept: str = ""
     ended: float = 0.0
 
     @property
@@ -81,11 +85,16 @@ class Uploads:
         equipment: To decode and score with.
         clock: Seconds that never go back.
         keep: Folder in which files are kept once they are judged, by their sha256; None: they are not.
+
+    Raises:
+        SettingsError: nothing can be kept there.
     """
 
     def __init__(self, equipment: Equipment, clock: Callable[[], float], keep: Path | None = None) -> None:
         self._equipment, self._clock, self._keep = equipment, clock, keep
-        self._lock = threading.Lock()
+        if keep is not None:
+            _usable(keep)
+        self._lock = threading.RLock()
         self._receiving = 0
         self._all: dict[str, Upload] = {}
         self._waiting: queue.SimpleQueue[Upload | None] = queue.SimpleQueue()
@@ -94,11 +103,13 @@ class Uploads:
 
     def close(self) -> None:
         """End the thread, and what it is at."""
-        for upload in list(self._all.values()):
+        with self._lock:
+            everything = list(self._all.values())
+        for upload in everything:
             self._cancel(upload)
         self._waiting.put(None)
-        self._equipment.stop_decoding()
-        self._thread.join()
+        self._equipment.close()
+        self._thread.join(_ENDS_WITHIN_S)
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
@@ -119,8 +130,10 @@ class Uploads:
 
     def ahead(self, upload: Upload | None = None) -> int:
         """Files that are not done yet; with `upload`, those before it."""
+        with self._lock:
+            everything = list(self._all.values())
         found = 0
-        for one in list(self._all.values()):
+        for one in everything:
             if one is upload:
                 break
             found += not one.is_over
@@ -146,12 +159,12 @@ class Uploads:
         return upload if upload is not None and upload.session == session else None
 
     def cancel(self, upload: Upload) -> None:
-        """Stop it wherever it is, and delete the file."""
-        decoding = self._cancel(upload)
-        if decoding:
-            self._equipment.stop_decoding()
+        """Stop it wherever it is; its file is closed, and so deleted, when the stage that it is at ends."""
+        if self._cancel(upload):
+            self._equipment.stop_decoding(upload.given.file)
 
     def _cancel(self, upload: Upload) -> bool:
+        """Whether it was being worked on."""
         with self._lock:
             if upload.is_over:
                 return False
@@ -159,7 +172,7 @@ class Uploads:
             upload.state, upload.ended = State.CANCELLED, self._clock()
             if not working:  # else the thread that reads it does
                 upload.given.file.close()
-            return working and upload.stage is Stage.DECODING
+            return working
 
     def _work(self) -> None:
         while (upload := self._waiting.get()) is not None:
@@ -173,29 +186,70 @@ class Uploads:
     def _judge(self, upload: Upload) -> None:
         def at(stage: Stage) -> None:
             upload.stage = stage
+            self._go_on(upload)
 
         evidence, message = None, ""
-        try:
-            evidence = judge(upload.given, upload.settings, self._equipment, at)
-            if self._keep is not None and upload.state is State.WORKING:
-                _store(self._keep, upload.given.file)
-        except DeepfakeScanError as error:
-            message = shown(str(error))
-        except Exception as error:  # one file must not end the thread that all others wait for
-            log.exception("an upload failed")
-            message = shown(f"{type(error).__name__}: {error}")
-        with self._lock:
-            if upload.state is State.CANCELLED:
+        with contextlib.ExitStack() as stack:
+            try:
+                evidence = judge(upload.given, upload.settings, self._equipment, at)
+                copy = self._copied(upload, self._keep, stack) if self._keep is not None else None
+            except StoppedError:
                 return
-            upload.evidence, upload.message, upload.ended = evidence, message, self._clock()
-            upload.state = State.DONE if evidence is not None else State.FAILED
+            except DeepfakeScanError as error:
+                message, copy = shown(str(error)), None
+            except Exception as error:  # one file must not end the thread that all others wait for
+                log.exception("an upload failed")
+                message, copy = shown(f"{type(error).__name__}: {error}"), None
+            with self._lock:
+                if upload.state is State.CANCELLED:
+                    return
+                if copy is not None:
+                    copy.replace(copy.with_name(f"{upload.given.sha256}.video"))
+                upload.evidence, upload.message, upload.ended = evidence, message, self._clock()
+                upload.state = State.DONE if evidence is not None else State.FAILED
+
+    def _copied(self, upload: Upload, folder: Path, stack: contextlib.ExitStack) -> Path | None:
+        """A copy of the file in the folder to keep, deleted with `stack` unless it is renamed before.
+
+        None where there cannot be one, which its page then says.
+        """
+        try:
+            return stack.enter_context(_store(folder, upload.given, lambda: self._go_on(upload)))
+        except OSError as error:
+            upload.not_kept = shown(error.strerror or str(error))
+            log.warning("an upload cannot be kept: %s", upload.not_kept)
+            return None
+
+    def _go_on(self, upload: Upload) -> None:
+        if upload.state is State.CANCELLED:
+            raise StoppedError("cancelled")
 
 
-def _store(folder: Path, file: IO[bytes]) -> None:
-    """Keep a file under its sha256, whole or not at all."""
+def _usable(folder: Path) -> None:
+    """Make the folder to keep files in, and try whether one can be written.
+
+    Raises:
+        SettingsError: it is none, or cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"--keep {printable(str(folder))}: cannot keep files there: {error}") from error
+
+
+@contextmanager
+def _store(folder: Path, given: Given, go_on: Callable[[], None]) -> Iterator[Path]:
+    """A copy of the whole file, for its owner alone; deleted at the end unless it was renamed."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{digest(file)}.video"
-    temporary = path.with_suffix(f".{secrets.token_hex(4)}")
-    with temporary.open("wb") as kept:
-        shutil.copyfileobj(file, kept)
-    temporary.replace(path)
+    path = folder / f"{given.sha256}.{secrets.token_hex(4)}"
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as kept:
+            given.file.seek(0)  # the child that decoded shares its offset
+            while chunk := given.file.read(_CHUNK):
+                kept.write(chunk)
+                go_on()
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobs.config import load
+from detector.errors import SettingsError
+from detector.pipeline import extract, score
+from detector.types import ExtractOptions
+from jobs import evidence
+from jobs.config import ScanSettings, load
+from jobs.equipment import Equipment, StoppedError
+from jobs.evidence import Stage
 from jobs.explain import explain
+from jobs.named_weights import open_weights
 from jobs.page import strings
 from jobs.review import upload_routes, uploads
 from tests.film import moving_face
@@ -41,6 +52,16 @@ def judged(client: httpx.Client, path: str) -> str:
     """The page of a file once it is done."""
     wait_for("the verdict", lambda: client.get(f"{path}/state").status_code == 204, 60)
     return client.get(path).text
+
+
+@contextmanager
+def io_file(content: bytes) -> Iterator[IO[bytes]]:
+    """An open file with that content."""
+    with TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        yield file
 
 
 def open_files() -> int:
@@ -155,11 +176,70 @@ def test_a_cancelled_file_is_gone(untouched: Shown, video: bytes) -> None:
     before = open_files()
     paths = [send(client, video, profile="thorough").json()["path"] for _ in range(3)]
     for path in reversed(paths):
-        assert WORDS["gone"] in client.post(f"{path}/cancel").text
-    for path in paths:
-        assert WORDS["gone"] in client.get(path).text
-    wait_for("the end of the files", lambda: open_files() <= before, 20)
+        answer = client.post(f"{path}/cancel").text
+        assert WORDS["gone"] in answer or WORDS["going"] in answer
+    wait_for("the words", lambda: all(WORDS["gone"] in client.get(path).text for path in paths), 20)
+    assert open_files() <= before, "the page says that the file was deleted, and it is open"
     assert "p_fake" in judged(client, send(client, video).json()["path"]), "the next file is not judged"
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_file_can_be_cancelled_in_every_stage(
+    untouched: Shown, video: bytes, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is at work in a stage is held there; the page must not say that its file was deleted before."""
+    at, on, done = threading.Event(), threading.Event(), []
+
+    def held(work: Callable[..., Any], its: Stage) -> Callable[..., Any]:
+        def step(*args: Any) -> Any:
+            if its is stage:
+                at.set()
+                assert on.wait(60)
+            found = work(*args)
+            done.append(its)
+            return found
+
+        return step
+
+    monkeypatch.setattr("jobs.evidence.extract", held(extract, Stage.DECODING))
+    monkeypatch.setattr("jobs.evidence.score", held(score, Stage.SCORING))
+    monkeypatch.setattr(evidence, "_strongest", held(evidence._strongest, Stage.DRAWING))
+    client, before = untouched.browser(), open_files()
+    path = send(client, video).json()["path"]
+    assert at.wait(60), f"no file came to {stage}"
+    cancelling = threading.Thread(target=client.post, args=(f"{path}/cancel",))
+    cancelling.start()
+    other = untouched.browser()
+    other.cookies = client.cookies
+    wait_for("the cancelling", lambda: WORDS["going"] in other.get(path).text, 10)
+    assert open_files() > before
+    on.set()
+    cancelling.join()
+    wait_for("the end of the file", lambda: WORDS["gone"] in client.get(path).text, 20)
+    assert open_files() <= before
+    assert done == list(Stage)[: list(Stage).index(stage) + 1], "it went on after it was cancelled"
+    monkeypatch.undo()
+    assert "p_fake" in judged(client, send(client, video).json()["path"]), "the next file is not judged"
+
+
+def test_stopping_one_file_does_not_hit_another(video: bytes) -> None:
+    options = ScanSettings().extract_options(open_weights("default").header)
+    with Equipment() as equipment, io_file(video) as mine, io_file(video) as other:
+        with equipment.decoding(other, options) as sandbox:
+            assert sandbox is not None
+            helper = sandbox.helper_pid
+            equipment.stop_decoding(mine)
+            assert sandbox.helper_pid == helper, "the process that decodes another file was ended"
+            assert sandbox.extract(other, options).facts.failure is None
+        equipment.stop_decoding(other)
+        assert sandbox.helper_pid == helper, "it was ended after its file was done"
+
+
+def test_an_equipment_that_was_closed_decodes_nothing(video: bytes) -> None:
+    with Equipment() as equipment, io_file(video) as file:
+        equipment.close()
+        with pytest.raises(StoppedError), equipment.decoding(file, ExtractOptions()):
+            pass
 
 
 def test_a_browser_that_goes_away_leaves_nothing(untouched: Shown, video: bytes) -> None:
@@ -217,11 +297,46 @@ def test_pages_are_forgotten_after_half_an_hour(shown: Shown, video: bytes) -> N
     assert "forgotten after half an hour" in answer.text
 
 
-def test_with_keep_a_file_is_kept_under_its_hash(video: bytes, tmp_path: Path) -> None:
+def test_with_keep_files_are_kept_under_their_hash(video: bytes, tmp_path: Path) -> None:
+    other_video = video + b"\0\0\0\x08free"
     with made(tmp_path, tmp_path / "kept") as other:
         client = other.browser()
         judged(client, send(client, video, "../../etc/evil.mp4").json()["path"])
-        wait_for("the file", lambda: any((tmp_path / "kept").glob("*.video")), 10)
-    [kept] = (tmp_path / "kept").iterdir()
-    assert kept.read_bytes() == video
-    assert len(kept.stem) == 64
+        judged(client, send(client, other_video).json()["path"])
+    kept = {path.name: path for path in (tmp_path / "kept").iterdir()}
+    assert set(kept) == {f"{hashlib.sha256(content).hexdigest()}.video" for content in (video, other_video)}
+    for path in kept.values():
+        assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest(), (
+            "the name is not that of its content"
+        )
+        assert path.stat().st_mode & 0o777 == 0o600, "others may read it"
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_is_a_file_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+    with pytest.raises(SettingsError, match="--keep"), made(tmp_path, tmp_path / "kept"):
+        pass
+
+
+def test_where_nothing_can_be_kept_any_more_the_result_says_so(
+    video: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with made(tmp_path, tmp_path / "kept") as other:
+        client = other.browser()
+        monkeypatch.setattr("jobs.review.uploads.os.fdopen", lambda number, *_: _Full(number))
+        page = judged(client, send(client, video).json()["path"])
+    assert "No space left on device" in page
+    assert "p_fake" in page, "the verdict is lost"
+    assert list((tmp_path / "kept").iterdir()) == [], "a part of the file stays"
+
+
+class _Full(FileIO):
+    """A file on a disk that is full after the first bytes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "wb")
+
+    def write(self, data: Any) -> int:
+        super().write(bytes(data[:1000]))
+        raise OSError(errno.ENOSPC, "No space left on device")
