@@ -14,6 +14,7 @@ from detector.sandbox import Sandbox
 from detector.types import ExtractOptions
 from detector.weights import WeightsFile
 
+_ENDING = "no video is looked at any more: the process ends"
 _AGAIN_S, _GIVES_UP_S = 0.2, 10.0
 
 
@@ -26,13 +27,26 @@ class Networks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed = False
         self._models: dict[tuple[str, Dtype], Model] = {}
+
+    def close(self) -> None:
+        """Wait for who scores, and let nobody score any more: torch aborts a process that ends meanwhile."""
+        self._closed = True
+        with self._lock:
+            self._models.clear()
 
     @contextmanager
     def scoring(self, weights: WeightsFile, dtype: Dtype) -> Iterator[Model]:
-        """The network of a file, while nobody else scores: hold it for one video or one picture."""
+        """The network of a file, while nobody else scores: hold it for one video or one picture.
+
+        Raises:
+            StoppedError: these networks were closed.
+        """
         key = (weights.weights_id, dtype)
         with self._lock:
+            if self._closed:
+                raise StoppedError(_ENDING)
             if key not in self._models:
                 self._models[key] = Model(weights, dtype=dtype)
             yield self._models[key]
@@ -51,6 +65,7 @@ class Equipment:
 
     def __init__(self, *, sandboxed: bool = True, networks: Networks | None = None) -> None:
         self.networks = networks or Networks()
+        self._owns = networks is None
         self._sandboxed = sandboxed
         self._turn = threading.Lock()
         self._changed = threading.Condition()
@@ -67,6 +82,8 @@ class Equipment:
         self.close()
         with self._turn:
             self._stack.close()
+        if self._owns:
+            self.networks.close()
 
     def close(self) -> None:
         """End what is being decoded, and decode nothing more."""
@@ -83,7 +100,7 @@ class Equipment:
         """
         with self._turn:
             if self._closed:
-                raise StoppedError("the server is ending")
+                raise StoppedError(_ENDING)
             sandbox = self._sandbox(options)
             with self._changed:
                 self._running = (file, sandbox)
@@ -95,8 +112,14 @@ class Equipment:
                     self._changed.notify_all()
 
     def prepare(self, options: ExtractOptions) -> None:
-        """Start the process that decodes."""
+        """Start the process that decodes.
+
+        Raises:
+            StoppedError: this equipment was closed.
+        """
         with self._turn:
+            if self._closed:
+                raise StoppedError(_ENDING)
             self._sandbox(options)
 
     def stop_decoding(self, file: IO[bytes] | None = None) -> None:

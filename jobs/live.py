@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO, Any
@@ -11,7 +12,7 @@ from typing import IO, Any
 from detector.model import default_dtype
 from detector.weights import WeightsFile
 from jobs.config import ScanSettings, settings_words
-from jobs.equipment import Equipment
+from jobs.equipment import Equipment, StoppedError
 from jobs.evidence import Evidence, Source, Stage, Terms, look
 from jobs.explain import single_context
 from jobs.named_weights import open_weights
@@ -68,9 +69,10 @@ def judge(
 def warm(weights: WeightsFile, equipment: Equipment) -> None:
     """Start what the first file would otherwise wait for."""
     options = ScanSettings().extract_options(weights.header)
-    equipment.prepare(options)
-    with equipment.networks.scoring(weights, default_dtype("cpu")):
-        pass
+    with suppress(StoppedError):
+        with equipment.networks.scoring(weights, default_dtype("cpu")):
+            pass
+        equipment.prepare(options)
 
 
 def _today(made: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,11 @@ FilmsHere = Annotated[Films, Depends(the_films)]
 @router.api_route("/videos/{video_id}/preview", methods=["GET", "HEAD"])
 async def preview(request: Request, row: RowHere, films: FilmsHere) -> Response:
     """A small film of the video, made in the sandbox."""
-    return part_of(await films.film(row, request), f"{row['video_id']}-film", "video/mp4", request)
+    try:
+        film = await films.film(row, request)
+    except asyncio.CancelledError:
+        return _ending()
+    return part_of(film, f"{row['video_id']}-film", "video/mp4", request)
 
 
 @router.get("/videos/{video_id}/evidence")
@@ -154,4 +158,13 @@ async def evidence(
     request: Request, site: SiteHere, row: RowHere, films: FilmsHere, *, clear: bool = False
 ) -> Response:
     """What the verdict on a video rests on."""
-    return Response(await films.page(site.output, row, request, clear=clear), media_type="text/html")
+    try:
+        return Response(await films.page(site.output, row, request, clear=clear), media_type="text/html")
+    except asyncio.CancelledError:
+        return _ending()
+
+
+def _ending() -> Response:
+    """For who still waits when uvicorn ends and cancels: a traceback on the terminal for each helps nobody."""
+    words = strings()["review"]["video"]["ending"]
+    return Response(words, HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
