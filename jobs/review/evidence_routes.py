@@ -165,6 +165,6 @@ async def evidence(
 
 
 def _ending() -> Response:
-    """For who still waits when uvicorn ends and cancels: a traceback on the terminal for each helps nobody."""
+    """For who still waits when uvicorn ends and cancels, in place of a traceback on the terminal for each."""
     words = strings()["review"]["video"]["ending"]
     return Response(words, HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
