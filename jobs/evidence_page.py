@@ -46,29 +46,29 @@ class PersonShown:
     heat_fake: bool
 
 
-def page(
-    evidence: Evidence,
-    *,
-    clear: bool,
-    index: str | None = None,
-    static_page: bool = True,
-    back: str = "",
-    own: str = "",
-) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A page of the review server: where it leads back to, its own path, what else its reader has to know."""
+
+    back: str
+    own: str
+    note: str = ""
+
+
+def page(evidence: Evidence, *, clear: bool, index: str | None = None, served: Served | None = None) -> str:
     """The HTML of one video's evidence.
 
     Args:
         evidence: Of an `Examiner`.
         clear: Pictures as they are; else grey and blurred.
         index: Relative link to the page of the scan, where there is one.
-        static_page: With its style in it; else as part of the review server.
-        back, own: Of the review server: where the page leads back to, and its own path.
+        served: As part of the review server; else with its style in it.
     """
     evidence = replace(evidence, row=tidied(evidence.row))
     row = evidence.row
     return render(
         "evidence.html.j2",
-        static_page=static_page,
+        static_page=served is None,
         evidence=evidence,
         row=row,
         judged=_judged(evidence),
@@ -83,8 +83,9 @@ def page(
         version=version("deepfake-scan"),
         clear=clear,
         index=index,
-        back=back,
-        own=own,
+        back=served.back if served else "",
+        own=served.own if served else "",
+        note=served.note if served else "",
     )
 
 

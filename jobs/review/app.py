@@ -43,6 +43,7 @@ def open_app(site: Site, keep: Path | None = None) -> Iterator[FastAPI]:
     ):
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
         app.state.site, app.state.uploads, app.state.films = site, uploads, films
+        app.state.equipment = (equipment, of_uploads)
         for router in (upload_routes.router, evidence_routes.router, routes.router):
             app.include_router(router)
         app.add_exception_handler(HTTPException, _http_error)

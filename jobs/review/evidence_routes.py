@@ -16,7 +16,7 @@ from jobs import query
 from jobs.config import ScanSettings
 from jobs.equipment import Equipment
 from jobs.evidence import Evidence, Examiner
-from jobs.evidence_page import page
+from jobs.evidence_page import Served, page
 from jobs.page import strings
 from jobs.reading import open_planned
 from jobs.review.asked import RowHere, SiteHere
@@ -109,7 +109,7 @@ class Films:
                 found = examiner.examine(examiner.find(row["video_id"]))
             self._evidence.put(key, found)
         path = f"/videos/{row['video_id']}"
-        return page(found, clear=clear, static_page=False, back=path, own=f"{path}/evidence").encode()
+        return page(found, clear=clear, served=Served(back=path, own=f"{path}/evidence")).encode()
 
     def _forget(self) -> None:
         for kept in (self._films, self._pages, self._evidence):

@@ -62,8 +62,9 @@ def serve(
     site = Site(output, Door(hosts(bind, port), port, token), user)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with open_app(site, keep) as app:
-        equipment = app.state.films.equipment
-        threading.Thread(target=warm, args=(open_weights("default"), equipment), daemon=True).start()
+        weights = open_weights("default")
+        for equipment in app.state.equipment:
+            threading.Thread(target=warm, args=(weights, equipment), daemon=True).start()
         print(f"http://{_in_address(bind)}:{port}/?token={quote(token, safe='')}", flush=True)
         print("review: open that address; Ctrl-C ends it", file=sys.stderr, flush=True)
         uvicorn.Server(configuration(app)).run(sockets=[listening])

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from http import HTTPStatus
 from typing import IO, Annotated, Any
 from urllib.parse import unquote
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from detector.sniff import what_else
 from detector.weights import manifest
 from jobs.config import PROFILE_WINDOWS, ScanSettings
+from jobs.evidence_page import Served
 from jobs.evidence_page import page as evidence_page
 from jobs.live import Given
 from jobs.page import render, strings
@@ -111,13 +111,8 @@ async def receive(
 def show(upload: UploadHere, uploads: UploadsHere, *, clear: bool = False) -> Response:
     """How far it is; once it is done, the evidence."""
     if upload.state is State.DONE and upload.evidence is not None:
-        shown = evidence_page(
-            replace(upload.evidence, row={**upload.evidence.row, "note": _note(upload)}),
-            clear=clear,
-            static_page=False,
-            back="/upload",
-            own=f"{UPLOADS}/{upload.upload_id}",
-        )
+        served = Served(back="/upload", own=f"{UPLOADS}/{upload.upload_id}", note=_note(upload))
+        shown = evidence_page(upload.evidence, clear=clear, served=served)
         return Response(shown, media_type="text/html")
     ahead = uploads.ahead(upload)
     return _page("upload_wait.html.j2", upload=upload, ahead=ahead, seen=_seen(upload, ahead))
