@@ -98,7 +98,9 @@ def store() -> Iterator[str]:
 
 
 # S3 takes any UTF-8 of up to 1,024 bytes. What XML cannot hold comes back escaped.
-KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1, max_size=200)
+KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1, max_size=200).filter(
+    lambda key: not key.endswith("/")  # the marker of a folder, which is counted, not listed
+)
 
 
 @pytest.mark.xdist_group("s3")
@@ -111,8 +113,7 @@ def test_every_key_is_listed_once_and_is_the_same_when_named(store: str, keys: l
         listed = {item.uri: item.version for item in Listing([f"s3://{store}/in/"], ["*"])}
         assert sorted(s3.parse(uri).key for uri in listed) == sorted(f"in/{key}" for key in keys)
         for uri, version in listed.items():
-            if not uri.endswith("/"):  # as an input that is a folder
-                assert {item.uri: item.version for item in Listing([uri])} == {uri: version}
+            assert {item.uri: item.version for item in Listing([uri])} == {uri: version}
     finally:
         for key in keys:
             s3.client().delete_object(Bucket=store, Key=f"in/{key}")
