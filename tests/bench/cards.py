@@ -57,10 +57,10 @@ def main() -> int:
         return 2
     settle_process()
     _CACHE.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found, shas = {}, [entry["sha256"][:12] for name, entry in manifest()["files"].items() if "card" in entry]
     for name in sorted(n for n in manifest()["files"] if n.endswith(".safetensors")):
         found[name.removesuffix(".safetensors")] = _measured(read(bundled() / name), test=options.test)
-    measured = _rounded({"weights": found, "peers": _kept("peers", _peers)})
+    measured = _rounded({"weights": found, "peers": _kept(f"{'-'.join(shas)}-peers", _peers)})
     FIGURES.write_text(json.dumps(measured, indent=1) + "\n")
     card_text.write(measured)
     return 0
