@@ -90,9 +90,9 @@ def extract_clips(
             opened(video.info.duration_s)
             return _extract(video, options, look, embed, stills_px)
     except VideoError as error:
-        return _failed(error.reason, str(error))
+        return Extraction.failed(error.reason, str(error))
     except MemoryError:
-        return _failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
+        return Extraction.failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
 
 
 def _extract(
@@ -298,7 +298,3 @@ def _fraction(t_s: float, box: FaceBox, width: int, height: int) -> TimedBox:
 def _with_blue_first(look: Look) -> Look:
     """A detector that is shown BGR as if it were RGB, as the reference did."""
     return replace(look, detect=lambda rgb, full: look(np.ascontiguousarray(rgb[..., ::-1]), full))
-
-
-def _failed(reason: Reason, message: str) -> Extraction:
-    return Extraction(Facts(failure=reason, message=message), Clips.none())

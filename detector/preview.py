@@ -41,9 +41,9 @@ def preview(file: IO[bytes], limits: Limits) -> Extraction:
             film = _film(video)
             return Extraction(Facts(info=video.info), Clips.none(), film=film)
     except VideoError as error:
-        return _failed(error.reason, str(error))
+        return Extraction.failed(error.reason, str(error))
     except MemoryError:
-        return _failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
+        return Extraction.failed(Reason.DECODE_MEMORY, "decoding needs more memory than allowed")
 
 
 def _film(video: Video) -> bytes:
@@ -98,7 +98,3 @@ class _Encoder:
     def end(self) -> None:
         """Encode what is still held."""
         self._container.mux(self._stream.encode())
-
-
-def _failed(reason: Reason, message: str) -> Extraction:
-    return Extraction(Facts(failure=reason, message=message), Clips.none())

@@ -317,5 +317,5 @@ def _within(counts: np.ndarray[tuple[int], np.dtype[np.int64]], low: int, high: 
 
 
 def _failed(reason: Reason, message: str, outcome: Outcome | None = None) -> Extraction:
-    cpu_s, peak = (outcome.cpu_s, outcome.peak_bytes) if outcome else (0.0, 0)
-    return Extraction(Facts(failure=reason, message=message), Clips.none(), cpu_s, peak)
+    failed = Extraction.failed(reason, message)
+    return replace(failed, cpu_s=outcome.cpu_s, peak_bytes=outcome.peak_bytes) if outcome else failed

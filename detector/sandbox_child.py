@@ -36,7 +36,7 @@ from detector.faces import Look
 from detector.identities import Embed
 from detector.preview import preview
 from detector.sandbox import CLIPS_AT, DURATION_AT, JSON_AT, Envelope, Outcome, Request, wall_limit_s
-from detector.types import Clips, DetectorName, Extraction, ExtractOptions, FaceBox, Facts, Limits, Reason
+from detector.types import DetectorName, Extraction, ExtractOptions, FaceBox, Limits, Reason
 
 _CPU_GRACE_S = 5
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -195,10 +195,12 @@ def _child(helper: int, job: _Job, kit: _Kit) -> NoReturn:
             except MemoryError:
                 pass  # all that was held is, until here: nothing can be made yet
             except Exception as error:  # noqa: BLE001  # a bug of ours becomes this video's row
-                extraction = Extraction(_bug(error), Clips.none())
+                bug = f"{type(error).__name__}: {error}"[:200]
+                extraction = Extraction.failed(Reason.INTERNAL_ERROR, bug)
             if extraction is None:
-                facts = Facts(failure=Reason.DECODE_MEMORY, message="decoding needs more memory than allowed")
-                extraction = Extraction(facts, Clips.none())
+                extraction = Extraction.failed(
+                    Reason.DECODE_MEMORY, "decoding needs more memory than allowed"
+                )
             code = _write(memory, extraction)
     finally:
         os._exit(code)
@@ -210,10 +212,6 @@ def _made(file: IO[bytes], job: _Job, kit: _Kit, opened: Callable[[float | None]
         opened(None)
         return preview(file, job.options.limits)
     return extract_clips(file, job.options, kit.look, kit.embed, opened, job.request.stills_px)
-
-
-def _bug(error: Exception) -> Facts:
-    return Facts(failure=Reason.INTERNAL_ERROR, message=f"{type(error).__name__}: {error}"[:200])
 
 
 def _opened(memory: mmap.mmap, limits: Limits, duration_s: float | None) -> None:
@@ -255,8 +253,8 @@ def _write(memory: mmap.mmap, extraction: Extraction) -> int:
     """Put facts and bytes into the buffer; the exit code."""
     text = msgspec.json.encode(_envelope(extraction))
     if len(text) > CLIPS_AT - JSON_AT:
-        facts = Facts(failure=Reason.TOO_LARGE, message="more faces than a row of the table can hold")
-        text, extraction = msgspec.json.encode(Envelope(facts=facts)), Extraction(facts, Clips.none())
+        extraction = Extraction.failed(Reason.TOO_LARGE, "more faces than a row of the table can hold")
+        text = msgspec.json.encode(_envelope(extraction))
     memory[JSON_AT : JSON_AT + len(text)] = text
     at = CLIPS_AT
     for part in (extraction.clips.pixels.tobytes(), extraction.stills.pixels.tobytes(), extraction.film):

@@ -347,6 +347,11 @@ class Extraction:
     stills: Stills = field(default_factory=Stills.none)
     film: bytes = b""
 
+    @staticmethod
+    def failed(reason: Reason, message: str) -> Extraction:
+        """Of a video of which nothing can be scored."""
+        return Extraction(Facts(failure=reason, message=message), Clips.none())
+
 
 @dataclass(frozen=True, slots=True)
 class ClipScore:

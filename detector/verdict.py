@@ -24,17 +24,27 @@ from detector.types import (
 
 def calibrated(logit: float, policy: Policy) -> float:
     """p_fake in [0, 1] of a raw logit (Platt scaling: slope and bias fitted on validation)."""
-    z = logit * policy.slope + policy.bias
+    return score_of(logit, policy.slope, policy.bias)
+
+
+def score_of(logit: float, slope: float, bias: float) -> float:
+    """The same by the two numbers of a calibration."""
+    z = logit * slope + bias
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
 def verdict_of(p_fake: float | None, policy: Policy) -> Verdict:
     """What a score means against the thresholds of a policy."""
-    if p_fake is None:
+    return verdict_at(p_fake, policy.flag, policy.uncertain)
+
+
+def verdict_at(p_fake: float | None, flag: float | None, uncertain: float | None) -> Verdict:
+    """What a score means against two thresholds; nothing without them, or if it is no number."""
+    if p_fake is None or flag is None or uncertain is None or not math.isfinite(p_fake):
         return Verdict.NOT_ASSESSED
-    if p_fake >= policy.flag:
+    if p_fake >= flag:
         return Verdict.FLAGGED
-    return Verdict.UNCERTAIN if p_fake >= policy.uncertain else Verdict.NOT_FLAGGED
+    return Verdict.UNCERTAIN if p_fake >= uncertain else Verdict.NOT_FLAGGED
 
 
 def decide(facts: Facts, scores: Sequence[ClipScore], policy: Policy) -> VideoResult:

@@ -44,7 +44,7 @@ _POLICY = """
 SELECT settings FROM scans WHERE policy_id = $policy AND weights_id = $weights ORDER BY "at" DESC LIMIT 1
 """
 
-State = Literal["same", "changed", "gone", "unreadable", "unknown"]
+State = Literal["same", "changed", "gone", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)

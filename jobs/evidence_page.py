@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from detector.drawing import Picture, jpeg, veiled, with_boxes, with_heat
 from detector.types import Reason, TimedBox, VideoResult
 from detector.verdict import calibrated
 from jobs.evidence import Again, Evidence, Heat
-from jobs.evidence_pictures import crop_uri, few, heat_uris, still_uri
-from jobs.page import render, strings, verdict_at
+from jobs.page import jpeg_uri, render, strings
 from jobs.tidy import tidied
 
 _MOST_STILLS, _MOST_CROPS = 40, 40
+_FACE_IN_STILL = 0.5
+"""How large a face can be in a whole frame, in parts of its side: blur enough for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ def page(evidence: Evidence, *, clear: bool, index: str | None = None, served: S
         stills=list(_stills(evidence.again, clear=clear)) if evidence.again else [],
         advice=_advice(row),
         meaning=Reason(row["reason"]).meaning if row["reason"] in set(Reason) else None,
-        facts=_facts(row),
         settings=_settings(evidence),
         made_at=datetime.now(UTC),
         version=version("deepfake-scan"),
@@ -100,7 +101,6 @@ def _judged(evidence: Evidence) -> dict[str, Any]:
         "uncertain": row["uncertain_today"],
         "level": policy.level if policy else row["threshold_level"],
         "flag_fpr": policy.flag_fpr if policy else row["threshold_fpr"],
-        "uncertain_fpr": policy.uncertain_fpr if policy else None,
         "interval": policy.flag_interval if policy else None,
         "groups": policy.groups if policy else 0,
         "data": policy.data if policy else "",
@@ -111,20 +111,18 @@ def _judged(evidence: Evidence) -> dict[str, Any]:
 def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
     """The scored people, the highest score first, by the policy of today."""
     row = evidence.row
-    for person in sorted(row["persons"], key=lambda one: -(one["logit"] or 0.0)):
+    for person in sorted(row["persons"], key=lambda one: -one["p_fake"]):
         number = person["person_id"]
-        mine = [_today(t, evidence) for t in row["tracks"] if t["person_id"] == number]
-        p_fake = _score(person, evidence)
         crops, left_out = _crops(evidence, number, clear=clear)
         heat = evidence.again.heat.get(number) if evidence.again else None
         yield PersonShown(
             person_id=number,
-            p_fake=p_fake,
-            verdict=verdict_at(p_fake, row["flag_today"], row["uncertain_today"]),
+            p_fake=person["p_fake"],
+            verdict=person["verdict"],
             start_s=person["start_s"],
             end_s=person["end_s"],
             windows=person["windows"],
-            tracks=mine,
+            tracks=[track for track in row["tracks"] if track["person_id"] == number],
             segments=[s for s in row["segments"] if s["person_id"] == number],
             crops=crops,
             crops_left_out=left_out,
@@ -132,16 +130,6 @@ def _people(evidence: Evidence, *, clear: bool) -> Iterator[PersonShown]:
             heat_at_s=heat.t_s if heat else 0.0,
             heat_fake=heat.fake if heat else True,
         )
-
-
-def _score(scored: Mapping[str, Any], evidence: Evidence) -> float:
-    logit, policy = scored["logit"], evidence.policy
-    return scored["p_fake"] if policy is None or logit is None else calibrated(logit, policy)
-
-
-def _today(track: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
-    scored = track["logit"] is not None
-    return dict(track) | {"p_fake": _score(track, evidence) if scored else None}
 
 
 def _crops(evidence: Evidence, person: int, *, clear: bool) -> tuple[list[CropShown], int]:
@@ -157,24 +145,41 @@ def _crops(evidence: Evidence, person: int, *, clear: bool) -> tuple[list[CropSh
     )
     pixels = again.extraction.clips.pixels
     shown = [
-        CropShown(t_s, calibrated(logit, policy) if policy else None, crop_uri(pixels[c, i], clear=clear))
-        for t_s, logit, c, i in (found[place] for place in few(len(found), _MOST_CROPS))
+        CropShown(t_s, calibrated(logit, policy) if policy else None, _uri(_seen(pixels[c, i], clear=clear)))
+        for t_s, logit, c, i in (found[place] for place in _few(len(found), _MOST_CROPS))
     ]
     return shown, len(found) - len(shown)
 
 
 def _heat(heat: Heat, again: Again, *, clear: bool) -> tuple[str, str, str]:
-    crop = again.extraction.clips.pixels[heat.clip, heat.frame]
-    return heat_uris(crop, heat.heat, clear=clear)
+    crop = _seen(again.extraction.clips.pixels[heat.clip, heat.frame], clear=clear)
+    first, second, third = map(_uri, with_heat(crop, heat.heat))
+    return first, second, third
 
 
 def _stills(again: Again, *, clear: bool) -> Iterator[tuple[float, str]]:
     """Whole frames with the boxes of all faces in them."""
     stills = again.extraction.stills
     boxes = _boxes(again.result)
-    for i in few(len(stills.times_s), _MOST_STILLS):
+    for i in _few(len(stills.times_s), _MOST_STILLS):
         t_s = stills.times_s[i]
-        yield t_s, still_uri(stills.pixels[i], boxes.get(round(1e3 * t_s), []), clear=clear)
+        still = _seen(stills.pixels[i], clear=clear, face=_FACE_IN_STILL)
+        yield t_s, _uri(with_boxes(still, boxes.get(round(1e3 * t_s), [])))
+
+
+def _seen(picture: Picture, *, clear: bool, face: float = 1.0) -> Picture:
+    return picture if clear else veiled(picture, face)
+
+
+def _uri(picture: Picture) -> str:
+    return jpeg_uri(jpeg(picture))
+
+
+def _few(count: int, most: int) -> list[int]:
+    """Places of at most `most` among so many, evenly, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _boxes(result: VideoResult) -> dict[int, list[tuple[str, TimedBox]]]:
@@ -199,21 +204,6 @@ def _advice(row: Mapping[str, Any]) -> str:
     advice = strings()["advice"]
     found: str = advice.get(row["reason"] or row["status"], "")
     return found
-
-
-def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = (
-        "container",
-        "codec",
-        "width",
-        "height",
-        "fps",
-        "duration_s",
-        "rotation",
-        "size_bytes",
-        "modified_at",
-    )
-    return {name: row[name] for name in names}
 
 
 def _settings(evidence: Evidence) -> dict[str, Any]:

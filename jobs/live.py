@@ -83,4 +83,6 @@ def _today(made: dict[str, Any]) -> dict[str, Any]:
         "uncertain_today": made["threshold_uncertain"],
         "p_fake_today": made["p_fake"],
         "verdict_today": made["verdict"],
+        "slope_today": None,
+        "bias_today": None,
     }

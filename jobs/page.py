@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from detector.types import Verdict
+from detector.verdict import verdict_at
 from jobs.schema import printable
 from jobs.units import rounded_size
 
@@ -45,7 +45,7 @@ def environment() -> Environment:
         "name": name,
         "score": score,
         "seconds": seconds,
-        "seconds_rate": lambda rate: f"{rate:.2f}" if rate and math.isfinite(rate) else "",
+        "rate": lambda rate: f"{rate:.2f}" if rate and math.isfinite(rate) else "",
         "segment_words": segment_words,
         "share": share,
         "size": lambda size: "" if size is None else rounded_size(size),
@@ -102,15 +102,6 @@ def when(moment: datetime | date | None) -> str:
         return moment.isoformat()
     zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return zoned.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def verdict_at(p_fake: float | None, flag: float | None, uncertain: float | None) -> str:
-    """The verdict at these thresholds; none without them, or without a number."""
-    if p_fake is None or flag is None or uncertain is None or not math.isfinite(p_fake):
-        return Verdict.NOT_ASSESSED
-    if p_fake >= flag:
-        return Verdict.FLAGGED
-    return Verdict.UNCERTAIN if p_fake >= uncertain else Verdict.NOT_FLAGGED
 
 
 def segment_words(segment: Mapping[str, Any]) -> str:

@@ -115,12 +115,12 @@ class Extract:
                 with self._decoding:
                     extraction = extract(body.file, self._options, self._sandbox)
         except VideoError as error:
-            extraction = _failed(error.reason, str(error))
+            extraction = Extraction.failed(error.reason, str(error))
         except (StorageError, SandboxError) as error:
             self._stop = fetched["stop"] = str(error)
-            extraction = _failed(Reason.FETCH_FAILED, str(error))
+            extraction = Extraction.failed(Reason.FETCH_FAILED, str(error))
         except Exception as error:  # noqa: BLE001  # total: the bug becomes this video's row, with its name
-            extraction = _failed(Reason.INTERNAL_ERROR, _text(error))
+            extraction = Extraction.failed(Reason.INTERNAL_ERROR, _text(error))
         return planned | _packed(extraction) | fetched | self._spent(extraction)
 
     def _spent(self, extraction: Extraction) -> dict[str, Any]:
@@ -194,10 +194,6 @@ def _opened_sandbox(options: ExtractOptions) -> Sandbox:
         return Sandbox(options.detector, link_identities=options.link_identities)
     except DeepfakeScanError:
         return Sandbox(options.detector, link_identities=options.link_identities)
-
-
-def _failed(reason: Reason, message: str) -> Extraction:
-    return Extraction(Facts(failure=reason, message=message), Clips.none())
 
 
 def _packed(extraction: Extraction) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -12,10 +11,10 @@ import pyarrow as pa
 
 from detector.errors import StorageError
 from jobs import query
-from jobs.page import verdict_at
 from jobs.review.decisions import Key
 from jobs.review.queue import REFRESH_S, Item
 from jobs.schema import printable
+from jobs.tidy import tidied
 
 _WAITING = """
 SELECT today.video_id, today.uri, today.version, verdict_today AS verdict, p_fake_today AS p_fake
@@ -77,7 +76,7 @@ class Videos:
         rows = self._ask(_ONE, video_id=video_id)
         if not rows:
             return None
-        row = _as_of_today(rows[0])
+        row = tidied(rows[0])
         if len(kept) < _KEPT_ROWS:  # a player asks for one video dozens of times
             kept[video_id] = row
         return row
@@ -100,30 +99,3 @@ class Videos:
         self._connection, self._rows = None, {}  # nothing of before is left where this fails
         self._connection, self._opened_at = query.connect(self._output), self._clock()
         return self._connection
-
-
-def _as_of_today(row: dict[str, Any]) -> dict[str, Any]:
-    """Scores of faces and people by the calibration of today, as the video's own is.
-
-    What has no place in time, in the picture or among people is left out: rows of other releases may lack it.
-    """
-    row["segments"] = [part for part in row["segments"] or () if _has(part, "start_s", "end_s")]
-    tracks = [part for part in row["tracks"] or () if _has(part, "person_id", "start_s", "end_s")]
-    persons = [part for part in row["persons"] or () if _has(part, "person_id")]
-    for track in tracks:
-        track["boxes"] = [box for box in track["boxes"] or () if _has(box, "t_s", "x", "y", "w", "h")]
-    slope, bias = row["slope_today"], row["bias_today"]
-    parts = [*tracks, *persons] if slope is not None and bias is not None else []
-    for part in parts:
-        if part["logit"] is not None:
-            part["p_fake"] = 1 / (1 + math.exp(min(700, -(part["logit"] * slope + bias))))  # exp has an end
-    flag, uncertain = row["flag_today"], row["uncertain_today"]
-    for person in persons:
-        known = flag is not None and uncertain is not None
-        person["verdict"] = verdict_at(person["p_fake"], flag, uncertain) if known else None
-    return row | {"tracks": tracks, "persons": [person for person in persons if _has(person, "p_fake")]}
-
-
-def _has(part: Mapping[str, Any] | None, *names: str) -> bool:
-    """Whether a part of a row is there, with these numbers."""
-    return part is not None and all(part[name] is not None and math.isfinite(part[name]) for name in names)

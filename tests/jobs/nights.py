@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from detector.types import Policy, Reason, Status
+from detector.verdict import verdict_at
 from jobs.columns import video_id
-from jobs.page import verdict_at
 from jobs.schema import to_arrow
 from jobs.table import ResultsTable
 from tests.jobs.samples import DAY, POLICY, sample_row

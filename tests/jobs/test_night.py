@@ -20,11 +20,11 @@ from playwright.sync_api import Page
 
 from detector.errors import InputError
 from detector.types import Reason, Status
+from detector.verdict import verdict_at
 from jobs import query
 from jobs.night import MOST_FLAGGED, Night, look
 from jobs.night_change import PSI_LEAST, psi
 from jobs.night_page import page
-from jobs.page import verdict_at
 from jobs.schema import to_arrow
 from tests.browser import chromium, faults
 from tests.conftest import Scanned

@@ -1,4 +1,4 @@
-"""Pictures of a page of evidence: crops, whole frames with boxes, heat maps; veiled unless told clear."""
+"""Pictures for people: veiled, with boxes around faces, with a heat map over them. Nothing here is scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.types import TimedBox
-from jobs.page import jpeg_uri
 
 Picture = NDArray[np.uint8]
 """`[H, W, 3] uint8 RGB`."""
@@ -30,14 +29,9 @@ def veiled(picture: Picture, parts: float = 1.0) -> Picture:
     return np.asarray(cv2.cvtColor(blurred, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
-def crop_uri(crop: Picture, *, clear: bool) -> str:
-    """A crop as the address of a picture."""
-    return _uri(crop if clear else veiled(crop))
-
-
-def still_uri(still: Picture, boxes: Sequence[tuple[str, TimedBox]], *, clear: bool) -> str:
-    """A whole frame with the boxes of people, each with a word beside it."""
-    picture = still.copy() if clear else veiled(still, 0.5)
+def with_boxes(still: Picture, boxes: Sequence[tuple[str, TimedBox]]) -> Picture:
+    """A whole frame with boxes, each with a word beside it."""
+    picture = still.copy()
     height, width = picture.shape[:2]
     for word, box in boxes:
         left, upper = round(box.x * width), round(box.y * height)
@@ -47,30 +41,25 @@ def still_uri(still: Picture, boxes: Sequence[tuple[str, TimedBox]], *, clear: b
         at = (max(2, left), upper - 5 if upper > 16 else min(height - 4, corner[1] + 14))
         for colour, thickness in ((_OUTLINE, 3), (_BOX, 1)):
             cv2.putText(picture, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
-    return _uri(picture)
+    return picture
 
 
-def heat_uris(crop: Picture, heat: NDArray[np.float32], *, clear: bool) -> tuple[str, str, str]:
-    """A crop, its map beside it, and the map over it, all of one size.
+def with_heat(crop: Picture, heat: NDArray[np.float32]) -> tuple[Picture, Picture, Picture]:
+    """A crop, its map, and the map over it, all of one size.
 
     Args:
         crop: `[H, W, 3] uint8 RGB`.
         heat: `[H, W] float32` in [0, 1].
-        clear: Not veiled.
     """
-    shown = cv2.resize(crop if clear else veiled(crop), (_HEAT_PX, _HEAT_PX), interpolation=cv2.INTER_CUBIC)
-    level = (255 * cv2.resize(heat, (_HEAT_PX, _HEAT_PX), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+    size = (_HEAT_PX, _HEAT_PX)
+    shown = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    level = (255 * cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
     coloured = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    over = cv2.addWeighted(np.asarray(shown, np.uint8), 1 - _OVER, coloured, _OVER, 0)
-    first, second, third = (_uri(np.asarray(picture, np.uint8)) for picture in (shown, coloured, over))
-    return first, second, third
+    over = cv2.addWeighted(shown, 1 - _OVER, np.asarray(coloured, np.uint8), _OVER, 0)
+    return shown, np.asarray(coloured, np.uint8), np.asarray(over, np.uint8)
 
 
-def few(count: int, most: int) -> list[int]:
-    """Of so many at most `most`, evenly, the first and the last among them."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count else []
-
-
-def _uri(picture: Picture) -> str:
+def jpeg(picture: Picture) -> bytes:
+    """A picture as a JPEG file."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    return jpeg_uri(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
