@@ -25,9 +25,10 @@ from jobs.config import ScanSettings, options_of
 from jobs.equipment import Equipment
 from jobs.local import scheme_of, uri_of
 from jobs.named_weights import open_weights
-from jobs.night_scan import asked, parsed, policy_in
 from jobs.policies import PolicyFile
+from jobs.query import rows
 from jobs.reading import open_planned
+from jobs.recorded import parsed, policy_of
 from jobs.schema import printable
 
 STILLS_PX = 320
@@ -39,10 +40,7 @@ _FIND = """
 SELECT * FROM today WHERE video_id = $key OR uri IN ($key, $uri)
 ORDER BY modified_at DESC, scanned_at DESC LIMIT 1
 """
-_SCAN = "SELECT settings, versions, started_at, host FROM scans WHERE scan_id = $key ORDER BY event LIMIT 1"
-_POLICY = """
-SELECT settings FROM scans WHERE policy_id = $policy AND weights_id = $weights ORDER BY "at" DESC LIMIT 1
-"""
+_SCAN = "SELECT settings, versions FROM scans WHERE scan_id = $key ORDER BY event LIMIT 1"
 
 State = Literal["same", "changed", "gone", "unreadable"]
 
@@ -156,7 +154,7 @@ class Examiner:
             InputError: there is none.
         """
         uri = uri_of(key) if key and scheme_of(key) is None else key
-        found = asked(self._connection, _FIND, key=key, uri=uri)
+        found = rows(self._connection, _FIND, key=key, uri=uri)
         if not found:
             raise InputError(
                 f"'{printable(key)}' is no video_id and no uri of the table",
@@ -166,7 +164,7 @@ class Examiner:
 
     def examine(self, row: Mapping[str, Any]) -> Evidence:
         """The evidence behind a row of `today`. Whatever is wrong with the video is part of it."""
-        scan = next(iter(asked(self._connection, _SCAN, key=row["scan_id"])), None)
+        scan = next(iter(rows(self._connection, _SCAN, key=row["scan_id"])), None)
         settings = parsed(scan["settings"]) if scan else {}
         versions = dict(scan["versions"] or {}) if scan else {}
         policy, weights = self._policy_of(row), self._weights_of(row, settings)
@@ -187,8 +185,7 @@ class Examiner:
         wanted = row["policy_today"]
         if self._policy is not None and self._policy.policy.policy_id == wanted:
             return self._policy.policy
-        found = asked(self._connection, _POLICY, policy=wanted, weights=row["weights_id"])
-        return policy_in(parsed(found[0]["settings"])) if found else None
+        return policy_of(self._connection, wanted)
 
     def _weights_of(self, row: Mapping[str, Any], settings: Mapping[str, Any]) -> WeightsFile | None:
         """The file with the weights of a row, wherever it is."""

@@ -12,7 +12,8 @@ import duckdb
 
 from detector.types import Policy, Reason
 from jobs.night_change import Change, Counted, counted, moved
-from jobs.night_scan import Scan, asked, before, find, parsed, policy_in
+from jobs.query import rows
+from jobs.recorded import Scan, before, find, policy_of
 
 MOST_FLAGGED = 200
 BINS = 50
@@ -63,8 +64,6 @@ _HISTOGRAM = """
 SELECT least(floor(p_fake * $bins), $bins - 1)::INTEGER AS bin, count(*) AS videos
 FROM night WHERE scan_id = $scan AND p_fake IS NOT NULL GROUP BY bin
 """
-
-_POLICY = 'SELECT settings FROM scans WHERE policy_id = $policy ORDER BY "at" DESC LIMIT 1'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +170,7 @@ def look(connection: duckdb.DuckDBPyConnection, scan: str) -> Night:
 
 def _night(connection: duckdb.DuckDBPyConnection, scan: Scan, earlier: Scan | None) -> Night:
     def ask(question: str, **values: Any) -> list[dict[str, Any]]:
-        return asked(connection, question, scan=scan.scan_id, **values)
+        return rows(connection, question, scan=scan.scan_id, **values)
 
     bins = {row["bin"]: row["videos"] for row in ask(_HISTOGRAM, bins=BINS)}
     counts = counted(connection, scan.scan_id)
@@ -206,21 +205,20 @@ def _change(connection: duckdb.DuckDBPyConnection, earlier: Scan, scan: Scan, no
 
 def _thresholds(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Thresholds | None:
     """Of the rows, which have all the same; of the scan, where it wrote none."""
-    rows = asked(
+    judged = rows(
         connection,
         "SELECT policy_today, flag_today, uncertain_today FROM night WHERE scan_id = $scan "
         "AND flag_today IS NOT NULL AND uncertain_today IS NOT NULL AND policy_today IS NOT NULL LIMIT 1",
         scan=scan.scan_id,
     )
-    if not rows:
+    if not judged:
         if (policy := scan.policy) is None:
             return None
         return Thresholds(
             policy_id=policy.policy_id, flag=policy.flag, uncertain=policy.uncertain, measured=policy
         )
-    policy_id, flag, uncertain = rows[0].values()
-    recorded = asked(connection, _POLICY, policy=policy_id)
-    measured = policy_in(parsed(recorded[0]["settings"])) if recorded else None
+    policy_id, flag, uncertain = judged[0].values()
+    measured = policy_of(connection, policy_id)
     return Thresholds(policy_id=policy_id, flag=flag, uncertain=uncertain, measured=measured)
 
 

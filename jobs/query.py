@@ -261,6 +261,15 @@ def sql(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
         raise StorageError(printable_lines(str(error))) from error
 
 
+def rows(connection: duckdb.DuckDBPyConnection, text: str, **values: object) -> list[dict[str, Any]]:
+    """The answer to a question of ours, a dict for each row; maps are lists of pairs.
+
+    Raises:
+        StorageError: it failed on the way.
+    """
+    return _table(connection, text, **values).to_pylist()
+
+
 def _table(connection: duckdb.DuckDBPyConnection, text: str, **values: object) -> pa.Table:
     try:
         answer: pa.Table = connection.sql(text, params=values or None).to_arrow_table()

@@ -17,9 +17,9 @@ from detector.errors import DeepfakeScanError, InputError, VideoError
 from jobs.equipment import Equipment
 from jobs.page import strings
 from jobs.review import evidence_routes, playback, routes, upload_routes
+from jobs.review.answers import onward
 from jobs.review.evidence_routes import Films
 from jobs.review.guard import Guard, refused
-from jobs.review.routes import onward
 from jobs.review.site import ConflictError, Site
 from jobs.review.uploads import Uploads
 from jobs.schema import printable, shown

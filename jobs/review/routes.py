@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from jobs.local import local_path
-from jobs.page import render, strings
+from jobs.page import strings
 from jobs.review import playback
+from jobs.review.answers import onward, page
 from jobs.review.asked import Form, PersonHere, RowHere, SiteHere, VideoId, is_name, who_cookie
 from jobs.review.decisions import NOTE_CHARS, WHO_CHARS, Decision, Row, shown_from
 from jobs.review.guard import keep
@@ -32,17 +33,6 @@ _STATIC = {
 router = APIRouter()
 
 
-def _page(template: str, **values: Any) -> Response:
-    return Response(render(template, static_page=False, **values), media_type="text/html")
-
-
-def onward(request: Request, path: str) -> Response:
-    """Lead to another page, from a form or from a part of a page."""
-    if "hx-request" in request.headers:
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"hx-redirect": path})
-    return RedirectResponse(path, HTTPStatus.SEE_OTHER)
-
-
 def _path(item: Item | None) -> str:
     return "/" if item is None else f"/videos/{item.video_id}"
 
@@ -53,13 +43,13 @@ def first(site: SiteHere, person: PersonHere) -> Response:
     item = site.next(person)
     if item is not None:
         return RedirectResponse(_path(item), HTTPStatus.SEE_OTHER)
-    return _page("review_empty.html.j2", person=person, held=len(site.queue.items()))
+    return page("review_empty.html.j2", person=person, held=len(site.queue.items()))
 
 
 @router.get("/who")
 def ask_who(site: SiteHere) -> Response:
     """Ask for a name."""
-    return _page("review_who.html.j2", most=WHO_CHARS, fixed=site.user)
+    return page("review_who.html.j2", most=WHO_CHARS, fixed=site.user)
 
 
 @router.post("/who")
@@ -76,17 +66,17 @@ def set_who(request: Request, site: SiteHere, form: Form) -> Response:
 @router.get("/videos/{video_id}")
 def show(site: SiteHere, person: PersonHere, row: RowHere) -> Response:
     """One video; whoever opens it first holds it."""
-    lease, page = site.open(person, row["video_id"])
+    lease, opened = site.open(person, row["video_id"])
     stands, items = site.stands(row), site.queue.items()
     places = [place for place, item in enumerate(items, 1) if item.video_id == row["video_id"]]
-    return _page(
+    return page(
         "review_video.html.j2",
         row=row,
         title=PurePosixPath(local_path(row["uri"]) or row["uri"]).name,
         people=_people(row),
         player=_player(row),
         person=person,
-        page=page,
+        page=opened,
         holder=None if lease.holder == person.session else lease.name,
         stands=stands,
         seen=site.seen(row, stands),

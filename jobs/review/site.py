@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from detector.errors import DeepfakeScanError, InputError
@@ -34,43 +34,29 @@ class Person:
     name: str
 
 
-@dataclass(frozen=True)
 class Site:
     """One server's state. For several threads.
 
-    Attributes:
+    Args:
         output: Of the scans.
         door: Who is let in.
         user: Decides in every browser; None where each is asked.
         clock: Seconds that never go back.
     """
 
-    output: str
-    door: Door
-    user: str | None = None
-    clock: Callable[[], float] = time.monotonic
-    videos: Videos = field(init=False)
-    reviews: Reviews = field(init=False)
-    leases: Leases = field(init=False)
-    queue: Queue = field(init=False)
-    _deciding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    """Held from the check that nothing has changed until the row is written."""
-
-    def __post_init__(self) -> None:
-        videos, reviews = Videos(self.output, self.clock), Reviews(self.output)
-        queue = Queue(
-            lambda: videos.waiting(lambda: set(standing(reviews.rows()))),
-            self.clock,
+    def __init__(
+        self, output: str, door: Door, user: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.output, self.door, self.user, self.clock = output, door, user, clock
+        self.videos, self.reviews, self.leases = Videos(output, clock), Reviews(output), Leases(clock)
+        self.queue = Queue(
+            lambda: self.videos.waiting(lambda: set(standing(self.reviews.rows()))),
+            clock,
             lambda error: log.warning("the list is that of before: %s", shown(str(error))),
             DeepfakeScanError,
         )
-        for name, value in {
-            "videos": videos,
-            "reviews": reviews,
-            "leases": Leases(self.clock),
-            "queue": queue,
-        }.items():
-            object.__setattr__(self, name, value)
+        # Held from the check that nothing has changed until the row is written.
+        self._deciding = threading.Lock()
 
     def next(self, person: Person, video_id: str | None = None, step: int = 1) -> Item | None:
         """The next video that nobody else holds, after one; None where there is no other."""

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import IO, Annotated, Any
+from typing import IO, Annotated
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -23,7 +23,8 @@ from jobs.config import PROFILE_WINDOWS, ScanSettings
 from jobs.evidence_page import Served
 from jobs.evidence_page import page as evidence_page
 from jobs.live import Given
-from jobs.page import render, strings
+from jobs.page import strings
+from jobs.review.answers import page
 from jobs.review.uploads import BusyError, State, Upload, Uploads
 
 UPLOADS = "/uploads"
@@ -67,7 +68,7 @@ def choose() -> Response:
     """The page on which a file is chosen."""
     files = [name.removesuffix(".safetensors") for name in manifest()["files"] if ".safetensors" in name]
     default = manifest()["default"].removesuffix(".safetensors")
-    return _page(
+    return page(
         "upload.html.j2",
         profiles=PROFILE_WINDOWS,
         weights=sorted(files, key=lambda name: name != default),
@@ -115,7 +116,7 @@ def show(upload: UploadHere, uploads: UploadsHere, *, clear: bool = False) -> Re
         shown = evidence_page(upload.evidence, clear=clear, served=served)
         return Response(shown, media_type="text/html")
     ahead = uploads.ahead(upload)
-    return _page("upload_wait.html.j2", upload=upload, ahead=ahead, seen=_seen(upload, ahead))
+    return page("upload_wait.html.j2", upload=upload, ahead=ahead, seen=_seen(upload, ahead))
 
 
 @router.get(f"{UPLOADS}/{{upload_id}}/state")
@@ -131,14 +132,14 @@ def state(upload: UploadHere, uploads: UploadsHere, seen: str = "") -> Response:
     now = _seen(upload, ahead)
     if now == seen:
         return Response(status_code=HTTPStatus.NO_CONTENT)
-    return _page("upload_state.html.j2", upload=upload, ahead=ahead, seen=now)
+    return page("upload_state.html.j2", upload=upload, ahead=ahead, seen=now)
 
 
 @router.post(f"{UPLOADS}/{{upload_id}}/cancel")
 def cancel(upload: UploadHere, uploads: UploadsHere) -> Response:
     """Stop, and delete the file."""
     uploads.cancel(upload)
-    return _page("upload_state.html.j2", upload=upload, ahead=0, seen="")
+    return page("upload_state.html.j2", upload=upload, ahead=0, seen="")
 
 
 def _seen(upload: Upload, ahead: int) -> str:
@@ -150,10 +151,6 @@ def _note(upload: Upload) -> str:
     """What the page of a result says beside the evidence."""
     words: str = strings()["upload"]["not_kept"]
     return words.format(why=upload.not_kept) if upload.not_kept else ""
-
-
-def _page(template: str, **values: Any) -> Response:
-    return Response(render(template, static_page=False, **values), media_type="text/html")
 
 
 def _settings(profile: str, weights: str) -> ScanSettings:

@@ -47,7 +47,7 @@ class State(StrEnum):
 
 
 class BusyError(Exception):
-    """No room right now; the message is a key of the page's strings."""
+    """No room right now."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Upload:
 
 
 class Uploads:
-    """All of them, and the thread that judges. For several threads. Use as a context manager.
+    """All of them, and the thread that judges. For several threads; `close` ends it.
 
     Args:
         equipment: To decode and score with.

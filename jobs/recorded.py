@@ -13,6 +13,7 @@ import msgspec
 
 from detector.errors import InputError
 from detector.types import Policy
+from jobs.query import rows
 from jobs.schema import printable
 
 LATEST = "latest"
@@ -29,6 +30,8 @@ SELECT
     any_value(videos_per_s) FILTER (event = 'end') AS videos_per_s
 FROM scans GROUP BY scan_id
 """
+
+_POLICY = 'SELECT settings FROM scans WHERE policy_id = $policy ORDER BY "at" DESC LIMIT 1'
 
 # The day is that of the folder: only its files are opened.
 _WROTE = "SELECT 1 FROM results WHERE scan_date = $day AND scan_id = $scan LIMIT 1"
@@ -81,11 +84,11 @@ def find(connection: duckdb.DuckDBPyConnection, scan: str) -> Scan:
     """
     if scan == LATEST:
         condition = "NOT shadow ORDER BY started_at DESC, scan_id DESC LIMIT 1"
-        rows = asked(connection, f"FROM ({_SCANS}) WHERE {condition}")
+        found = rows(connection, f"FROM ({_SCANS}) WHERE {condition}")
     else:
-        rows = asked(connection, f"FROM ({_SCANS}) WHERE scan_id = $scan", scan=scan)
-    if rows:
-        return _scan(rows[0])
+        found = rows(connection, f"FROM ({_SCANS}) WHERE scan_id = $scan", scan=scan)
+    if found:
+        return _scan(found[0])
     raise InputError(
         "no scan is recorded in the table" if scan == LATEST else f"no scan {printable(scan)} in the table",
         hint="`deepfake-scan query scans OUT` lists them; trial runs have to be named.",
@@ -94,14 +97,14 @@ def find(connection: duckdb.DuckDBPyConnection, scan: str) -> Scan:
 
 def before(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Scan | None:
     """The scan before this one that wrote rows, trial runs left out."""
-    earlier = asked(
+    earlier = rows(
         connection,
         f"FROM ({_SCANS}) WHERE NOT shadow AND started_at < $started AND coalesce(planned, 1) > 0 "
         "ORDER BY started_at DESC, scan_id",
         started=scan.started_at,
     )
     for candidate in map(_scan, earlier):
-        if asked(connection, _WROTE, day=candidate.day, scan=candidate.scan_id):
+        if rows(connection, _WROTE, day=candidate.day, scan=candidate.scan_id):
             return candidate
     return None
 
@@ -135,8 +138,7 @@ def parsed(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def asked(connection: duckdb.DuckDBPyConnection, question: str, **values: Any) -> list[dict[str, Any]]:
-    """The answer to one question, a dict for each row."""
-    found = connection.execute(question, values)
-    names = [name for name, *_ in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+def policy_of(connection: duckdb.DuckDBPyConnection, policy_id: str | None) -> Policy | None:
+    """The policy of that id, as the last scan that used it recorded it."""
+    found = rows(connection, _POLICY, policy=policy_id)
+    return policy_in(parsed(found[0]["settings"])) if found else None
