@@ -13,18 +13,11 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from detector.faces import load
-from tests.browser import chromium
 from tests.e2e.test_review import Visitor, row, visitor
-from tests.jobs.test_evidence import pictures
+from tests.pages import pictures
 from tests.reviewing import HOSTILE, Served, make_output, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

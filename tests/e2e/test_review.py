@@ -16,19 +16,13 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from jobs import query
 from jobs.review.decisions import Decision, Reviews
-from tests.browser import chromium, faults
+from tests.browser import faults
 from tests.reviewing import HOSTILE, Served, make_output, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SETTLED_MS = 700
 SAME = 1.5  # px on the screen
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

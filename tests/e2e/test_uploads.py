@@ -2,203 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
+from playwright.sync_api import Browser, expect
 
 from jobs.page import strings
-from jobs.schema import printable
-from jobs.table import ResultsTable
-from tests.browser import chromium, faults
-from tests.film import Actor, film, moving_face
-from tests.jobs.samples import sample_row
-from tests.jobs.test_evidence import pictures
-from tests.jobs.test_night import HOSTILE
-from tests.media import cut_off, write_video
-from tests.reviewing import Served, served
+from tests.e2e.guests import Watched, guest, text_file, watched
+from tests.media import cut_off
+from tests.pages import pictures
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 WORDS: dict[str, Any] = strings()["upload"]
-SLOW_BYTES_S = 60_000
-JUDGED_MS = 60_000
-RESULT = re.compile(
-    "At least one face|A face in this video|No face that was looked at|This video has no score"
-)
-
-# Every text that the page says on the way, kept over the change of the page.
-_LISTEN = """new MutationObserver(() => {
-    const said = JSON.parse(sessionStorage.said || "[]");
-    for (const element of document.querySelectorAll("#said, [aria-current]")) {
-        const text = element.textContent.trim();
-        if (text && text !== said.at(-1)) said.push(text);
-    }
-    sessionStorage.said = JSON.stringify(said);
-}).observe(document, { subtree: true, childList: true, characterData: true });"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds of a face in 720p."""
-    frames = film(250, (1280, 720), 25, [Actor(face_px=220, seed=4)])
-    return write_video(tmp_path_factory.mktemp("clip") / "my holiday.mp4", frames)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    frames = moving_face(30, (320, 240), face_px=90, seed=5)
-    return write_video(tmp_path_factory.mktemp("small") / "face.mp4", frames)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A server and the folder in which its temporary files would lie."""
-
-    served: Served
-    folder: Path
-
-    def traces(self) -> list[str]:
-        """What there is of uploads: open files without a name, files with one, processes that decode."""
-        server = psutil.Process(self.served.process.pid)
-        decoding = [str(child) for helper in server.children() for child in helper.children()]
-        files = [link for one in (server, *server.children(recursive=True)) for link in _nameless(one.pid)]
-        return [*decoding, *files, *map(str, self.folder.iterdir())]
-
-    def idle(self) -> None:
-        """Wait until nothing is left."""
-        wait_for("an end of all traces", lambda: self.traces() == [], 30)
-
-
-def _nameless(pid: int) -> list[str]:
-    links = []
-    with suppress(FileNotFoundError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                links.append(str(descriptor.readlink()))
-    return [link for link in links if link.endswith("(deleted)") and not link.startswith("/memfd:")]
-
-
-@contextmanager
-def watched(output: Path, folder: Path, *words: str) -> Iterator[Watched]:
-    temporary = folder / "temporary"
-    temporary.mkdir(parents=True, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(temporary))
-        with served(output, folder / "log", *words) as running:
-            yield Watched(running, temporary)
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table in which nothing waits."""
-    path = tmp_path_factory.mktemp("table") / "out"
-    with ResultsTable.create(str(path)).claim("one") as table:
-        table.append([sample_row() | {"p_fake": 0.1, "verdict": "not_flagged"}])
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(output: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with watched(output, tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@dataclass
-class Guest:
-    """Somebody on the upload page, and all that the browser complained of."""
-
-    page: Page
-    context: BrowserContext
-    base: str
-    complaints: list[str] = field(default_factory=list)
-
-    def opens(self) -> None:
-        """Open the upload page afresh."""
-        self.page.goto(f"{self.base}/upload")
-
-    def chooses(self, *files: Path | FilePayload) -> None:
-        self.page.set_input_files("#file", files)  # type: ignore[arg-type]
-
-    def sends(self, file: Path | FilePayload, profile: str = "balanced") -> str:
-        """Send a file; the address of its page."""
-        self.opens()
-        self.chooses(file)
-        self.page.check(f"[name=profile][value={profile}]")
-        self.page.click("#start")
-        self.page.wait_for_url(re.compile(r"/uploads/[0-9a-f]{16}$"), timeout=JUDGED_MS)
-        return self.page.url
-
-    def result(self) -> None:
-        """Wait for the verdict."""
-        expect(self.page.get_by_text(RESULT).first).to_be_visible(timeout=JUDGED_MS)
-
-    def said(self) -> list[str]:
-        """What the page said on the way, in order."""
-        found: list[str] = json.loads(self.page.evaluate("sessionStorage.said || '[]'"))
-        return found
-
-    def tabs_to(self, selector: str) -> None:
-        """Press Tab until an element has the focus."""
-        for _ in range(40):
-            self.page.keyboard.press("Tab")
-            if self.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                return
-        pytest.fail(f"the keyboard does not reach {selector}")
-
-    def slowly(self, bytes_s: int = SLOW_BYTES_S) -> None:
-        """Send at so many bytes a second from now on; -1: at any speed."""
-        session = self.context.new_cdp_session(self.page)
-        session.send("Network.enable")
-        session.send(
-            "Network.emulateNetworkConditions",
-            {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_s},
-        )
-
-    def forgives(self, text: str) -> None:
-        """Drop complaints that the test asked for; there has to be one."""
-        kept = [one for one in self.complaints if text not in one]
-        assert len(kept) < len(self.complaints), f"no complaint of {text}: {self.complaints}"
-        self.complaints[:] = kept
-
-
-@contextmanager
-def guest(browser: Browser, running: Watched, **options: Any) -> Iterator[Guest]:
-    """Somebody who opened the printed address, and went to the upload page."""
-    context = browser.new_context(**options)
-    context.add_init_script(_LISTEN)
-    page = context.new_page()
-    somebody = Guest(page, context, running.served.base)
-    page.on("console", lambda message: somebody.complaints.append(message.text))
-    page.on("pageerror", lambda error: somebody.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: somebody.complaints.append(f"dialog: {dialog.message}"))
-    page.goto(running.served.url)
-    somebody.opens()
-    try:
-        yield somebody
-        assert somebody.complaints == []
-    finally:
-        context.close()
-
-
-def text_file(name: str, content: bytes) -> FilePayload:
-    return {"name": name, "mimeType": "", "buffer": content}
 
 
 def test_from_a_file_to_its_verdict_by_keyboard_alone(browser: Browser, server: Watched, clip: Path) -> None:
@@ -351,8 +173,8 @@ def restartable(folder: Path) -> list[str]:
         return ["--port", str(free.getsockname()[1]), "--token-file", str(token)]
 
 
-def test_killed_while_a_file_is_received(browser: Browser, output: Path, clip: Path, tmp_path: Path) -> None:
-    with watched(output, tmp_path) as server, guest(browser, server) as ann:
+def test_killed_while_a_file_is_received(browser: Browser, decided: Path, clip: Path, tmp_path: Path) -> None:
+    with watched(decided, tmp_path) as server, guest(browser, server) as ann:
         ann.chooses(clip)
         ann.slowly()
         ann.page.click("#start")
@@ -362,16 +184,16 @@ def test_killed_while_a_file_is_received(browser: Browser, output: Path, clip: P
         ann.forgives("Failed to load resource")
 
 
-def test_killed_while_a_file_is_decoded(browser: Browser, output: Path, clip: Path, tmp_path: Path) -> None:
+def test_killed_while_a_file_is_decoded(browser: Browser, decided: Path, clip: Path, tmp_path: Path) -> None:
     again = restartable(tmp_path)
-    with watched(output, tmp_path, *again) as server, guest(browser, server) as ann:
+    with watched(decided, tmp_path, *again) as server, guest(browser, server) as ann:
         address = ann.sends(clip, "thorough")
         expect(ann.page.locator("[aria-current]")).to_contain_text(
             WORDS["stages"]["decoding"], timeout=20_000
         )
         _kill(server)
         expect(ann.page.locator("main")).to_contain_text(WORDS["no_answer"])
-        with watched(output, tmp_path, *again):
+        with watched(decided, tmp_path, *again):
             expect(ann.page.locator("main")).to_contain_text(WORDS["forgotten"], timeout=20_000)
             ann.page.goto(address)
             expect(ann.page.locator("main")).to_contain_text(WORDS["forgotten"])
@@ -387,103 +209,3 @@ def _kill(server: Watched) -> None:
     server.served.process.wait()
     wait_for("the end of its processes", lambda: not any(one.is_running() for one in family), 20)
     assert list(server.folder.iterdir()) == [], "a file is left"
-
-
-def test_hostile_names_are_text_everywhere(
-    browser: Browser, server: Watched, clip: Path, small: Path
-) -> None:
-    content = small.read_bytes()
-    with guest(browser, server, viewport={"width": 360, "height": 740}) as ann:
-        for start in range(0, len(HOSTILE), 6):
-            blocker, pages = ann.sends(clip, "thorough"), []
-            for name in HOSTILE[start : start + 6]:
-                pages.append((name, ann.sends(text_file(name, content), "fast")))
-                _is_text(ann.page, "h1", name)
-                ann.opens()
-                ann.chooses(text_file(name, content))
-                _is_text(ann.page, "#chosen", name)
-            ann.page.goto(blocker)
-            if ann.page.locator("#state button").count():
-                ann.page.click("#state button")
-            for name, address in pages:
-                ann.page.goto(address)
-                ann.result()
-                _is_text(ann.page, "h1", name.rsplit("/", 1)[-1])
-    server.idle()
-
-
-def _is_text(page: Page, selector: str, name: str) -> None:
-    """A name stands there as it is, spelled out, and nothing of it ran or broke the page."""
-    shown = " ".join(page.inner_text(selector).split())
-    wanted = " ".join(printable(name)[:1000].split())
-    assert wanted in shown, f"{wanted[:80]!r} is shown as {shown[:80]!r}"
-    assert page.title() not in ("owned", "1"), f"{name[:80]!r} ran"
-    assert page.locator("main script, main img[src=x], main svg[onload], h1 h1").count() == 0, name[:80]
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 360, f"{name[:80]!r} makes the page {width} px wide"
-
-
-SCREENS: Sequence[Any] = [
-    pytest.param({"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}, id="phone"),
-    pytest.param({"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}, id="laptop"),
-    pytest.param({"viewport": {"width": 3840, "height": 2160}, "color_scheme": "dark"}, id="4k"),
-]
-
-
-@pytest.mark.parametrize("options", SCREENS)
-def test_pages_are_fit_for_everybody(
-    browser: Browser, server: Watched, clip: Path, small: Path, options: Any
-) -> None:
-    with guest(browser, server, **options) as ann:
-        page = ann.page
-
-        def waiting() -> None:
-            for _ in range(4):  # before it, so that the page stands still
-                ann.sends(clip, "thorough")
-            expect(page.locator(".stages")).to_be_visible()
-
-        def cancelled() -> None:
-            page.click("#state button")
-            expect(page.locator("#state")).to_have_text(WORDS["gone"])
-
-        def result(file: Path | FilePayload) -> None:
-            ann.sends(file)
-            ann.result()
-
-        def queue() -> None:
-            page.fill("#who", "ann")
-            page.keyboard.press("Enter")
-            expect(page.locator("h1")).to_have_text(strings()["review"]["no_video"])
-
-        pages: dict[str, Callable[[], Any]] = {
-            "chosen": lambda: ann.chooses(clip),
-            "waiting": waiting,
-            "cancelled": cancelled,
-            "result": lambda: result(small),
-            "clear result": lambda: page.goto(f"{page.url}?clear=true"),
-            "failed": lambda: result(text_file("note.mp4", b"Dear all,\n" * 99)),
-            "refused": lambda: page.goto(f"{ann.base}/uploads/{'0' * 16}"),
-            "who": lambda: page.goto(f"{ann.base}/who"),
-            "empty queue": queue,
-        }
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            assert faults(page) == [], f"upload page, {scheme}"
-        for name, go in pages.items():
-            go()
-            assert faults(page) == [], name
-            width = page.evaluate("document.documentElement.scrollWidth")
-            assert width <= options["viewport"]["width"], f"{name} is wider than the screen"
-        ann.forgives("404")
-
-
-def test_another_browser_does_not_see_the_result(browser: Browser, server: Watched, small: Path) -> None:
-    with guest(browser, server) as ann, guest(browser, server) as bob:
-        address = ann.sends(small)
-        ann.result()
-        bob.page.goto(address)
-        expect(bob.page.locator("main")).to_contain_text(WORDS["forgotten"])
-        assert "p_fake" not in bob.page.inner_text("main")
-        bob.forgives("404")
-        ann.page.reload()
-        ann.result()

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from playwright.sync_api import Page, Request
 
-from detector.errors import InputError, StorageError
+from detector.errors import InputError
 from detector.evaluation.calibration import named
 from detector.types import Reason
 from jobs import policies, query, report
@@ -31,13 +26,12 @@ from jobs.evidence import Evidence, Examiner
 from jobs.evidence_page import page
 from jobs.page import strings
 from jobs.scan import run
-from jobs.table import ResultsTable
 from tests.browser import chromium, faults
 from tests.conftest import Scanned
 from tests.film import Actor, film, moving_face
 from tests.hostile_names import HOSTILE, gets_through
-from tests.jobs.conftest import Command
 from tests.media import write_video
+from tests.pages import pictures, text_of
 from tests.scans import read_rows, scan_settings
 from tests.seeded import POLICY
 
@@ -51,27 +45,6 @@ def examined(scanned: Scanned) -> Iterator[dict[str, Evidence]]:
         examiner = Examiner(connection, equipment)
         rows = [examiner.find(row["video_id"]) for row in read_rows(scanned.output)]
         yield {Path(row["uri"]).name: examiner.examine(row) for row in rows}
-
-
-def text_of(html: str) -> str:
-    """What a person reads, in one line."""
-
-    class Reader(HTMLParser):
-        found = ""
-
-        def handle_data(self, data: str) -> None:
-            self.found += data + " "
-
-    reader = Reader()
-    reader.feed(re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL))
-    return " ".join(reader.found.split())
-
-
-def pictures(html: str) -> list[NDArray[np.uint8]]:
-    """All pictures of a page, BGR."""
-    data = [base64.b64decode(text) for text in re.findall(r"data:image/jpeg;base64,([^\"]+)", html)]
-    decoded = [cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR) for one in data]
-    return [np.asarray(picture, np.uint8) for picture in decoded]
 
 
 # --- the source once more ---------------------------------------------------------------------------------
@@ -99,16 +72,6 @@ def test_options_come_back_out_of_the_settings_of_a_scan(examined: Mapping[str, 
         options = options_of(words)
         assert settings_words(options, evidence.row["weights_id"]) == words
         assert settings_id(options, evidence.row["weights_id"]) == evidence.row["settings_id"]
-
-
-@pytest.fixture
-def small(tmp_path: Path, seeded: Path) -> tuple[Path, Path]:
-    """One video and the table of its scan."""
-    (tmp_path / "videos").mkdir()
-    video = tmp_path / "videos" / "face.mp4"
-    write_video(video, moving_face(20, (320, 240), face_px=90, seed=5))
-    run(scan_settings(tmp_path / "videos", tmp_path / "out", seeded), quiet=True)
-    return video, tmp_path / "out"
 
 
 def examine(output: Path, key: str, weights: str | None = None) -> Evidence:
@@ -263,110 +226,6 @@ def test_another_policy_judges_the_page_anew(small: tuple[Path, Path], tmp_path:
     assert not written.doubts
 
 
-# --- the command ------------------------------------------------------------------------------------------
-
-
-def test_report_writes_a_night_its_pages_and_an_archive(
-    scanned: Scanned, command: Command, tmp_path: Path
-) -> None:
-    folder = tmp_path / "pages"
-    key = str(scanned.videos / "text.mp4")
-    done = command(
-        "report", scanned.output, "--scan", "latest", "--video", key, "-o", folder, "--zip", "--json"
-    )
-    assert done.code == 0, done.err
-    files = [Path(name) for name in json.loads(done.out)["files"]]
-    assert files[0] == folder / "index.html"
-    assert files[-1] == tmp_path / "pages.zip"
-    pages = {file.name for file in files[1:-1]}
-    links = set(re.findall(r'href="([^"#]+)"', files[0].read_text("utf-8")))
-    assert links <= pages, "the page of the scan leads to pages that are not there"
-    with zipfile.ZipFile(files[-1]) as archive:
-        lines = [line.split("  ") for line in archive.read("manifest.sha256").decode().splitlines()]
-        listed = {name: digest for digest, name in lines}
-        assert set(archive.namelist()) == {*listed, "manifest.sha256"}
-        for name, digest in listed.items():
-            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
-            assert (folder / name).read_bytes() == archive.read(name)
-
-
-def test_flagged_videos_get_pages_that_the_night_links_to(
-    scanned: Scanned, command: Command, tmp_path: Path
-) -> None:
-    flagged = {r["video_id"] for r in read_rows(scanned.output) if r["verdict"] == "flagged"}
-    done = command("report", scanned.output, "--flagged", "-o", tmp_path)
-    if not flagged:
-        assert done.code == 2
-        assert "no video is flagged" in done.err
-        return
-    assert {Path(line).stem for line in done.out.splitlines()} == flagged
-
-
-def test_report_says_what_it_wants(scanned: Scanned, command: Command) -> None:
-    done = command("report", scanned.output)
-    assert done.code == 2
-    assert "not given: --video, --flagged or --scan" in done.err
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("s3://bucket/pages", "a folder of this machine"),
-        ("{out}", "that is the folder of the table"),
-        ("{out}/results/pages", "that is the folder of the table"),
-        ("{file}", "is a file"),
-        ("{file}/below", "is a file"),
-    ],
-)
-def test_pages_lie_in_a_folder_of_their_own(
-    scanned: Scanned, command: Command, tmp_path: Path, name: str, words: str
-) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    where = name.format(out=scanned.output, file=file)
-    before = sorted(scanned.output.rglob("*"))
-    done = command("report", scanned.output, "--scan", "latest", "-o", where)
-    assert done.code == 2
-    assert words in done.err
-    assert sorted(scanned.output.rglob("*")) == before
-
-
-def test_an_archive_of_the_current_folder_lies_beside_it(
-    scanned: Scanned, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    key = str(scanned.videos / "text.mp4")
-    assert command("report", scanned.output, "--video", key, "-o", ".", "--zip").code == 0
-    assert (tmp_path / "here.zip").is_file()
-
-
-def test_a_video_is_found_by_the_path_that_the_shell_has(
-    scanned: Scanned, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(scanned.videos)
-    done = command("report", scanned.output, "--video", "text.mp4", "-o", tmp_path)
-    assert done.code == 0, done.err
-
-
-def test_a_disk_that_is_full_leaves_no_parts_and_the_archive_of_before(
-    scanned: Scanned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pages.zip").write_bytes(b"of before")
-
-    def full(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    wish = report.Wish(keys=[str(scanned.videos / "text.mp4")], pack=True)
-    with pytest.raises(StorageError, match="No space left"):
-        report.write(str(scanned.output), tmp_path / "pages", wish)
-    assert not list((tmp_path / "pages").iterdir())
-    monkeypatch.undo()
-    assert (tmp_path / "pages.zip").read_bytes() == b"of before"
-
-
 NOTHING: dict[str, Any] = dict.fromkeys(
     (
         *("persons", "tracks", "segments", "warnings", "extra", "fps", "width", "duration_s", "rotation"),
@@ -398,31 +257,6 @@ def test_a_row_that_lacks_something_or_is_of_a_newer_release_has_a_page(
         assert "None" not in text_of(html)
         assert "nan" not in text_of(html).split()
         assert not gets_through(html)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"all": [1]},
-        {"all": "x", "scored_by": "y"},
-        {"scored_by": [1, 2]},
-        {"scored_by": {"sampling": 3}},
-        {"scored_by": {"crop.size": "big", "sampling.frames": None}},
-        {"all": {"weights": [1], "max_bytes": {"a": 1}, "price_per_hour": "much"}, "policy": [3]},
-    ],
-)
-def test_settings_that_somebody_else_recorded_end_nothing(
-    small: tuple[Path, Path], settings: dict[str, Any], command: Command, tmp_path: Path
-) -> None:
-    _, output = small
-    table = ResultsTable.open(str(output))
-    with table.claim("strangers") as claimed:
-        row = read_rows(output)[0]
-        claimed.append([row | {"scan_id": "strangers", "attempt": 2}])
-        started = {"started_at": row["scanned_at"], "settings": json.dumps(settings)}
-        claimed.record_scan("start", started | {"weights_id": row["weights_id"]})
-    done = command("report", output, "--scan", "strangers", "--video", row["video_id"], "-o", tmp_path / "p")
-    assert done.code == 0, done.err
 
 
 # --- in a browser -----------------------------------------------------------------------------------------
