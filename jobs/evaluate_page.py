@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jobs.evaluate_report import SHOWN, interval_text
-from jobs.files import storage_error, write_whole
+from jobs.files import write_whole
+from jobs.page import render
 
 _REAL, _FAKE, _LINE = "#2b6cb0", "#c05621", "#718096"
 _SIZE = (4.6, 3.6)
@@ -37,24 +37,11 @@ def write_page(path: Path, report: Mapping[str, Any]) -> None:
     Raises:
         StorageError: It cannot be written there.
     """
-    text = page(report)
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise storage_error(path, error) from error
+    write_whole(path, page(report))
 
 
 def page(report: Mapping[str, Any]) -> str:
     """The HTML of a report by `evaluate_report.report`."""
-    environment = Environment(
-        loader=PackageLoader("jobs", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["ci"] = interval_text
-    environment.filters["number"] = lambda value: "" if value is None else f"{value:.3f}"
     curves = report["curves"]
     plots = {
         "ROC": _svg(lambda axes: _roc(axes, curves["roc"]), "false positives", "fakes found"),
@@ -68,8 +55,15 @@ def page(report: Mapping[str, Any]) -> str:
         ),
     }
     units = ["video", "frame"] if report["video"] else ["frame"]
-    return environment.get_template("evaluate.html.j2").render(
-        report=report, plots=plots, units=units, shown=SHOWN, main=report[report["unit"]]
+    return render(
+        "evaluate.html.j2",
+        static_page=True,
+        report=report,
+        plots=plots,
+        units=units,
+        shown=SHOWN,
+        main=report[report["unit"]],
+        ci=interval_text,
     )
 
 

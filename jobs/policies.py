@@ -13,7 +13,7 @@ from detector.errors import SettingsError
 from detector.evaluation.calibration import named
 from detector.types import Policy
 from detector.weights import WeightsFile
-from jobs.files import storage_error, write_whole
+from jobs.files import write_whole
 from jobs.schema import printable
 
 _HINT = "Make one with `deepfake-scan calibrate`."
@@ -45,10 +45,7 @@ def write(path: Path, policy: Policy, weights: str, weights_id: str, settings_id
         made_at=datetime.now(UTC).replace(microsecond=0),
     )
     text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
-    try:
-        write_whole(path, f"{text}\n")
-    except OSError as error:
-        raise storage_error(path, error) from error
+    write_whole(path, f"{text}\n")
 
 
 def read(path: str) -> PolicyFile:
