@@ -68,6 +68,7 @@ def watched(output: Path, folder: Path, *words: str) -> Iterator[Watched]:
     temporary.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))  # importing torch makes it
         with served(output, folder / "log", *words) as running:
             yield Watched(running, temporary)
 
@@ -100,6 +101,7 @@ class Guest:
     def result(self) -> None:
         """Wait for the verdict."""
         expect(self.page.get_by_text(RESULT).first).to_be_visible(timeout=JUDGED_MS)
+        self.page.wait_for_load_state()  # without its style the page has another width
 
     def said(self) -> list[str]:
         """What the page said on the way, in order."""
