@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from jobs.evaluate_report import SHOWN, interval_text
 from jobs.files import write_whole
-from jobs.page import render
+from jobs.page import render, strings
 
 _REAL, _FAKE, _LINE = "#2b6cb0", "#c05621", "#718096"
 _SIZE = (4.6, 3.6)
@@ -42,16 +42,18 @@ def write_page(path: Path, report: Mapping[str, Any]) -> None:
 
 def page(report: Mapping[str, Any]) -> str:
     """The HTML of a report by `evaluate_report.report`."""
-    curves = report["curves"]
+    curves, words = report["curves"], strings()["evaluate"]
     plots = {
-        "ROC": _svg(lambda axes: _roc(axes, curves["roc"]), "false positives", "fakes found"),
-        "Reliability": _svg(
-            lambda axes: _reliability(axes, curves["reliability"]), "p_fake (mean of a bin)", "share of fakes"
+        words["roc"]: _svg(lambda axes: _roc(axes, curves["roc"]), words["roc_x"], words["roc_y"]),
+        words["reliability"]: _svg(
+            lambda axes: _reliability(axes, curves["reliability"]),
+            words["reliability_x"],
+            words["reliability_y"],
         ),
-        "Scores": _svg(
+        words["histogram"]: _svg(
             lambda axes: _histogram(axes, curves["histogram"], report["policy"]),
             "p_fake",
-            f"{report['unit']}s",
+            words["units"][report["unit"]],
         ),
     }
     units = ["video", "frame"] if report["video"] else ["frame"]

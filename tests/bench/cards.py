@@ -45,6 +45,8 @@ _CACHE = Path(__file__).resolve().parents[2] / ".bench" / "cards"
 _STILLS = 400
 _OF_SLICES = ("column", "value", "against", "reals", "fakes", "auc", "recall", "false_positive_rate")
 _CLIP_FRAMES = 10
+_HELD_OUT = ("val", "test")
+"""Splits of UTKFace that no weights learn from."""
 
 
 def main() -> int:
@@ -78,11 +80,12 @@ def _rounded(value: Any) -> Any:
 def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
     crops = shared_data_folder() / "crops"
     parts: dict[str, Callable[[Model], Any]] = {
-        "val": lambda model: _crops(model, weights, crops / "dfdc_faces.csv", "val", robustness=True),
+        "val": lambda model: _crops(model, weights, crops / "dfdc_faces.csv", ("val",), robustness=True),
         "utkface": lambda model: _crops(
             model,
             weights,
             crops.parent / "faces_real" / "utkface_part1.csv",
+            _HELD_OUT,
             slice_by=["age", "gender", "race"],
         ),
         "ciplab": lambda model: _crops(model, weights, crops / "ciplab_photoshop.csv"),
@@ -92,7 +95,7 @@ def _measured(weights: WeightsFile, *, test: bool) -> dict[str, Any]:
     }
     if test:
         parts["test"] = lambda model: _crops(
-            model, weights, crops / "dfdc_faces.csv", "test", robustness=True
+            model, weights, crops / "dfdc_faces.csv", ("test",), robustness=True
         )
     measured: dict[str, Any] = {"weights_id": weights.weights_id, "sha256": weights.sha256}
     for name, part in parts.items():
@@ -127,12 +130,12 @@ def _crops(
     model: Model,
     weights: WeightsFile,
     path: Path,
-    split: str | None = None,
+    splits: Sequence[str] = ("train", *_HELD_OUT),
     *,
     robustness: bool = False,
     slice_by: Sequence[str] = (),
 ) -> dict[str, Any]:
-    samples = evaluate.read([], [str(path)], split)
+    samples = [sample for sample in evaluate.read([], [str(path)], None) if sample.split in splits]
     scores = evaluate.score_crops(samples, model, robustness=robustness, say=print)
     report = evaluate_report.report(scores, weights, weights.header.policy, slice_by)
     kept = {name: report[name] for name in ("frame", "calibration", "robustness", "outcomes")}

@@ -122,6 +122,16 @@ def test_a_key_that_is_not_in_the_table_is_an_error_in_words(scanned: Scanned) -
 # --- the page ---------------------------------------------------------------------------------------------
 
 
+def test_a_page_of_many_people_begins_with_a_list_of_them(examined: Mapping[str, Evidence]) -> None:
+    evidence = examined["two-faces.mp4"]
+    first = evidence.row["persons"][0]
+    several = [first | {"person_id": number, "p_fake": number / 10} for number in range(5)]
+    html = page(replace(evidence, row=evidence.row | {"persons": several}), clear=True)
+    assert re.findall(r'href="#person-(\d)"', html) == list("43210"), "all of them, the highest score first"
+    assert re.findall(r'id="person-(\d)"', html) == list("43210")
+    assert "#person-" not in page(evidence, clear=True), "two need no list"
+
+
 def test_a_page_says_verdict_score_and_thresholds(examined: Mapping[str, Evidence]) -> None:
     for name, evidence in examined.items():
         row, text = evidence.row, text_of(page(evidence, clear=False))
