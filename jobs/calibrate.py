@@ -15,14 +15,16 @@ import pyarrow as pa
 
 from detector.errors import InputError
 from detector.evaluation.calibration import (
-    STRICT_FPR,
+    STRICT_GROUPS,
+    Calibration,
     TooFewRealsError,
     calibrate,
+    cross_fitted,
+    half_and_half,
     named,
-    reals_needed,
     set_thresholds,
 )
-from detector.evaluation.metrics import Groups, Labels, Scores, log_loss, sigmoid
+from detector.evaluation.metrics import Groups, Labels, Scores, log_loss
 from detector.training.data import Sample, read_samples
 from detector.types import Policy
 from jobs import policies, query, scan
@@ -38,7 +40,7 @@ _LEAST_OF_A_CLASS = 10
 
 # The newest answer to each video under these settings; those of trials count as well.
 _ROWS = """
-SELECT uri, logit, status, extra['group'] AS account
+SELECT uri, logit, extra['group'] AS account
 FROM results WHERE settings_id = $settings_id
 QUALIFY row_number() OVER (PARTITION BY uri ORDER BY scanned_at DESC, attempt DESC) = 1
 """
@@ -65,10 +67,14 @@ class Calibrated:
     reals: int
     fakes: int
     unscored: int
+    known_fakes: int
+    """Videos among those that were to be assumed real that the labels call fakes; they were left out."""
     flagged_before: float
     """Share of the reals that the policy of before flags."""
     loss_before: float | None
+    """Mean log loss with each class weighted to one half, as it is fitted."""
     loss_after: float | None
+    """The same, each video judged by a calibration that was fitted without its group."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -81,23 +87,26 @@ class Calibrated:
             f"{self.reals:,} real videos of {policy.groups:,} groups"
             + (f" and {self.fakes:,} fakes" if self.fakes else "")
             + (f"; {self.unscored:,} more have no score" if self.unscored else "")
+            + (f"; {self.known_fakes:,} that the labels call fake are left out" if self.known_fakes else "")
         ]
         if self.loss_before is not None and self.loss_after is not None:
-            lines.append(f"log loss {self.loss_before:.3f} as shipped, {self.loss_after:.3f} calibrated")
+            lines.append(
+                f"log loss, half of them taken for fakes: {self.loss_before:.3f} as shipped, "
+                f"{self.loss_after:.3f} calibrated (on other groups than it is judged on)"
+            )
         for name, threshold, rate, interval in (
             ("flagged", policy.flag, policy.flag_fpr, policy.flag_interval),
             ("uncertain", policy.uncertain, policy.uncertain_fpr, policy.uncertain_interval),
         ):
             low, high = interval or (0.0, 1.0)
             lines.append(
-                f"{name:9} from p_fake {threshold:.4f}: {format_percent(rate)} false positives on average, "
-                f"95 % sure of {low:.2%} to {high:.2%}"
+                f"{name:9} from p_fake {threshold:.4f}: at most {format_percent(rate)} false positives on "
+                f"average, 95 % sure of {low:.2%} to {high:.2%}"
             )
         if policy.strict is None:
-            needed = f"{reals_needed(STRICT_FPR):,} videos and 3,000 groups"
-            lines.append(f"0.1 % false positives: no threshold; that needs {needed}")
+            lines.append(f"strict, 0.1 % false positives: no threshold; that needs {STRICT_GROUPS:,} groups")
         else:
-            lines.append(f"0.1 % false positives: from p_fake {policy.strict:.4f}")
+            lines.append(f"strict, 0.1 % false positives: from p_fake {policy.strict:.4f}")
         lines.append(f"the policy of before flags {self.flagged_before:.2%} of these reals")
         lines.append(f"{path}: use it as `scan --policy` or `query flagged --policy`")
         return "\n".join(lines)
@@ -126,9 +135,11 @@ def run(settings: ScanSettings, wish: Wish, path: Path, *, quiet: bool = False) 
     with query.connect(job.output) as connection:
         rows = connection.sql(_ROWS, params={"settings_id": job.settings_id}).to_arrow_table()
     listing = Listing(videos, settings.include, job.output, manifests=lists) if wish.reals else ()
-    reals = _held(rows, {item.uri for item in listing})
+    accounts = {item.uri: dict(item.extra or ()).get("group") for item in listing}
+    fakes = {uri for uri in accounts if uri in labelled and labelled[uri].label == 1}
+    reals = _held(rows, {uri: account for uri, account in accounts.items() if uri not in fakes})
     weights = job.scoring.weights
-    found = _calibrated(weights.header.policy, reals, _with_labels(rows, labelled), wish)
+    found = _calibrated(weights.header.policy, reals, _with_labels(rows, labelled), wish, len(fakes))
     policies.write(path, found.policy, weights.header.name, weights.weights_id, job.settings_id)
     return found
 
@@ -147,10 +158,10 @@ def _labelled(path: str | None) -> dict[str, Sample]:
     return {sample.uri if scheme_of(sample.uri) else uri_of(sample.uri): sample for sample in samples}
 
 
-def _held(rows: pa.Table, uris: set[str]) -> _Videos:
-    """Videos that are assumed real; an account that a manifest names in `group` is their group."""
-    found = [row for row in rows.to_pylist() if row["uri"] in uris]
-    return _videos([(row, 0, row["account"] or row["uri"]) for row in found])
+def _held(rows: pa.Table, accounts: dict[str, str | None]) -> _Videos:
+    """Videos that are assumed real; their group is the account that the list names, or that of their scan."""
+    found = [row for row in rows.to_pylist() if row["uri"] in accounts]
+    return _videos([(row, 0, accounts[row["uri"]] or row["account"] or row["uri"]) for row in found])
 
 
 def _with_labels(rows: pa.Table, labelled: dict[str, Sample]) -> _Videos:
@@ -168,7 +179,9 @@ def _videos(found: Sequence[tuple[dict[str, Any], int, str]]) -> _Videos:
     )
 
 
-def _calibrated(shipped: Policy, reals: _Videos, labelled: _Videos, wish: Wish) -> Calibrated:
+def _calibrated(
+    shipped: Policy, reals: _Videos, labelled: _Videos, wish: Wish, known_fakes: int
+) -> Calibrated:
     policy = shipped
     losses: tuple[float | None, float | None] = (None, None)
     if wish.labels is not None:
@@ -194,13 +207,14 @@ def _calibrated(shipped: Policy, reals: _Videos, labelled: _Videos, wish: Wish) 
         reals=len(own.logits),
         fakes=int(labelled.labels.sum()),
         unscored=own.unscored + (labelled.unscored if wish.reals else 0),
-        flagged_before=float((_scores(own.logits, shipped) >= shipped.flag).mean()),
+        known_fakes=known_fakes,
+        flagged_before=float((_shipped(shipped).scores(own.logits) >= shipped.flag).mean()),
         loss_before=losses[0],
         loss_after=losses[1],
     )
 
 
-def _refitted(shipped: Policy, videos: _Videos, name: str) -> tuple[Policy, tuple[float, float]]:
+def _refitted(shipped: Policy, videos: _Videos, name: str) -> tuple[Policy, tuple[float, float | None]]:
     """The policy with slope and bias of these labels, and the log loss before and after."""
     counts = np.bincount(videos.labels, minlength=2)
     if counts.min() < _LEAST_OF_A_CLASS:
@@ -209,9 +223,11 @@ def _refitted(shipped: Policy, videos: _Videos, name: str) -> tuple[Policy, tupl
             f"needs at least {_LEAST_OF_A_CLASS} of each"
         )
     fitted = calibrate(videos.labels, videos.logits)
+    before, weights = _shipped(shipped).apply(videos.logits), half_and_half(videos.labels)
+    after = cross_fitted(videos.labels, videos.logits, videos.groups, balanced=True)
     losses = (
-        log_loss(videos.labels, videos.logits * shipped.slope + shipped.bias),
-        log_loss(videos.labels, fitted.apply(videos.logits)),
+        log_loss(videos.labels, before, weights),
+        None if after is None else log_loss(videos.labels, after, weights),
     )
     return named(replace(shipped, slope=fitted.slope, bias=fitted.bias)), losses
 
@@ -221,5 +237,5 @@ def _only_reals(videos: _Videos) -> _Videos:
     return _Videos(videos.labels[held], videos.logits[held], videos.groups[held], videos.unscored)
 
 
-def _scores(logits: Scores, policy: Policy) -> Scores:
-    return sigmoid(logits * policy.slope + policy.bias)
+def _shipped(policy: Policy) -> Calibration:
+    return Calibration(policy.slope, policy.bias)

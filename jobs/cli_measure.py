@@ -55,6 +55,9 @@ def evaluate(
         print(line, file=sys.stderr, flush=True)
 
     samples = measure.read(data or [], crops or [], split)
+    evaluate_report.check_columns(samples, slice_by or [])
+    if page is not None and not page.parent.is_dir():
+        raise SettingsError(f"--page: there is no folder {page.parent}")
     file = open_weights(settings.weights)
     options = settings.extract_options(file.header)
     judged_by = policy_for(settings.policy, file, None if crops else settings_id(options, file.weights_id))
@@ -65,11 +68,11 @@ def evaluate(
         scores = measure.score_videos(samples, settings, model, judged_by, robustness=robustness, say=say)
     about = {"data": [*(data or []), *(crops or [])], "split": split, "profile": settings.profile}
     found = evaluate_report.report(scores, file, judged_by, slice_by or [], **about)
+    print_json(evaluate_report.without_curves(found)) if as_json else print(evaluate_report.in_words(found))
     if page is not None:
         from jobs.evaluate_page import write_page
 
         write_page(page, found)
-    print_json(evaluate_report.without_curves(found)) if as_json else print(evaluate_report.in_words(found))
 
 
 def calibrate(

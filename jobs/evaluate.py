@@ -39,6 +39,8 @@ Say = Callable[[str], None]
 
 FACE_PX = "face_px"
 _UNCHANGED = ""
+_LONGEST_FACET = 100
+"""Characters: an array of strings takes what its longest needs, for every row."""
 _CROPS_PER_CALL = 64
 _SAY_EVERY_VIDEOS, _SAY_EVERY_CROPS = 20, 1000
 
@@ -56,18 +58,19 @@ class _Column:
     def add(self, sample: Sample, logits: dict[str, float], **facets: str) -> None:
         self.labels.append(sample.label)
         self.groups.append(sample.group)
-        self.facets.append(dict(sample.facets) | facets)
+        self.facets.append({name: value[:_LONGEST_FACET] for name, value in sample.facets} | facets)
         for name, logit in logits.items():
             self.logits.setdefault(name, []).append(logit)
 
-    def items(self, condition: str = _UNCHANGED) -> Items:
+    def items(self) -> dict[str, Items]:
+        """By condition; all of them share what is not a score."""
         names = sorted({name for facets in self.facets for name in facets})
-        return Items(
-            np.array(self.labels, np.int64),
-            np.array(self.logits.get(condition, []), np.float64),
-            np.array(self.groups, np.str_),
-            {name: np.array([facets.get(name, "") for facets in self.facets], np.str_) for name in names},
-        )
+        labels, groups = np.array(self.labels, np.int64), np.array(self.groups, np.str_)
+        facets = {name: np.array([one.get(name, "") for one in self.facets], np.str_) for name in names}
+        return {
+            name: Items(labels, np.array(logits, np.float64), groups, facets)
+            for name, logits in {_UNCHANGED: [], **self.logits}.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,8 @@ def score_crops(samples: Sequence[Sample], model: Model, *, robustness: bool, sa
             column.add(sample, none if picture is None else {name: next(logits[name]) for name in conditions})
         if (start + len(part)) % _SAY_EVERY_CROPS < _CROPS_PER_CALL:
             say(f"{start + len(part):,} of {len(samples):,} crops")
-    after = {name: column.items(name) for name in conditions if name}
-    return Scores(None, column.items(), after, dict(outcomes))
+    found = column.items()
+    return Scores(None, found.pop(_UNCHANGED), found, dict(outcomes))
 
 
 def _picture(store: CropStore, sample: Sample, outcomes: Counter[str]) -> Picture | None:
@@ -185,8 +188,8 @@ def score_videos(
             frame.add(sample, {_UNCHANGED: logit})
         if done % _SAY_EVERY_VIDEOS == 0:
             say(f"{done:,} of {len(samples):,} videos")
-    after = {name: video.items(name) for name in conditions if name}
-    return Scores(video.items(), frame.items(), after, dict(outcomes))
+    found = video.items()
+    return Scores(found.pop(_UNCHANGED), frame.items()[_UNCHANGED], found, dict(outcomes))
 
 
 def _came(row: dict[str, Any] | VideoCrops) -> tuple[str, Facts, Clips]:

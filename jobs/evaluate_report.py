@@ -15,15 +15,33 @@ from detector.evaluation import figures
 from detector.evaluation.calibration import Calibration, cross_fitted
 from detector.evaluation.figures import Items
 from detector.evaluation.metrics import Ranking, debiased_calibration_error, equal_mass_bins, sigmoid
+from detector.training.data import Sample
 from detector.types import Policy
 from detector.weights import WeightsFile
+from jobs.dataset import is_video
 from jobs.evaluate import FACE_PX, Scores
+from jobs.schema import printable
 
 SCHEMA = 1
 SLICED_BY = ("source", "manipulation", "compression", FACE_PX)
 _BINS = 40
 _POINTS = 400
 _FOLDS = 5
+
+
+def check_columns(samples: Sequence[Sample], slice_by: Sequence[str]) -> None:
+    """Before anything is scored.
+
+    Raises:
+        InputError: There is no such column.
+    """
+    known = {name: None for sample in samples for name, _ in sample.facets}
+    if any(map(is_video, samples)):
+        known[FACE_PX] = None
+    if missing := [column for column in slice_by if column not in known]:
+        raise InputError(
+            f"no column {', '.join(missing)} to slice by", hint=f"There are: {', '.join(known) or 'none'}."
+        )
 
 
 def report(
@@ -35,17 +53,10 @@ def report(
         scores: From `evaluate`.
         weights: That were evaluated.
         policy: Calibration and thresholds that they were judged by.
-        slice_by: Columns, beside the usual ones where those are there.
+        slice_by: Columns that are there, beside the usual ones.
         about: What else is to be known of the run.
-
-    Raises:
-        InputError: There is no such column.
     """
     items = scores.frame if scores.video is None else scores.video
-    missing = [column for column in slice_by if column not in items.facets]
-    if missing:
-        known = ", ".join(items.facets) or "none"
-        raise InputError(f"no column {', '.join(missing)} to slice by", hint=f"There are: {known}.")
     columns = [*(name for name in SLICED_BY if name in items.facets and name not in slice_by), *slice_by]
     return {
         "schema": SCHEMA,
@@ -75,9 +86,9 @@ def _calibration(items: Items, policy: Policy) -> dict[str, Any]:
     if len(set(covered.labels.tolist())) < 2 or groups < _FOLDS:
         return {"shipped": None, "cross_fitted": None}
     shipped = Calibration(policy.slope, policy.bias).apply(covered.logits)
-    fitted = cross_fitted(covered.labels, covered.logits, covered.groups, folds=_FOLDS)
+    fitted = cross_fitted(covered.labels, covered.logits, covered.groups, balanced=False, folds=_FOLDS)
     return {
-        name: debiased_calibration_error(covered.labels, sigmoid(logits))
+        name: None if logits is None else debiased_calibration_error(covered.labels, sigmoid(logits))
         for name, logits in (("shipped", shipped), ("cross_fitted", fitted))
     }
 
@@ -85,7 +96,7 @@ def _calibration(items: Items, policy: Policy) -> dict[str, Any]:
 def _curves(items: Items, policy: Policy) -> dict[str, Any]:
     """What the page draws: ROC, reliability, histogram of p_fake by class."""
     covered = items.only(items.covered)
-    p = sigmoid(Calibration(policy.slope, policy.bias).apply(covered.logits))
+    p = Calibration(policy.slope, policy.bias).scores(covered.logits)
     false, true = Ranking(covered.labels, covered.logits).curve().roc()
     kept = np.unique(np.linspace(0, len(false) - 1, min(_POINTS, len(false))).astype(int))
     edges = np.linspace(0, 1, _BINS + 1)
@@ -103,12 +114,18 @@ def _curves(items: Items, policy: Policy) -> dict[str, Any]:
 def in_words(found: Mapping[str, Any]) -> str:
     """For a terminal."""
     unit = found["unit"]
-    lines = [f"{found['weights']['name']} ({found['weights']['weights_id']})", *_block(unit, found[unit])]
+    lines = [
+        f"{printable(found['weights']['name'])} ({found['weights']['weights_id']})",
+        *_block(unit, found[unit]),
+    ]
     if unit == "video":
         lines += _block("frame", found["frame"])
     if (shipped := found["calibration"]["shipped"]) is not None:
         fitted = found["calibration"]["cross_fitted"]
-        lines.append(f"calibration error, debiased: {shipped:.3f}; fitted on such data: {fitted:.3f}")
+        lines.append(
+            f"calibration error, debiased: {shipped:.3f}"
+            + ("" if fitted is None else f"; fitted on such data: {fitted:.3f}")
+        )
     for name, title in (("slices", "slices"), ("robustness", "after a change of the pictures")):
         if found[name]:
             lines += ["", f"{title}:", *map(_sliced if name == "slices" else _changed, found[name])]
@@ -153,7 +170,7 @@ def _sliced(one: Mapping[str, Any]) -> str:
             name == "false_positive_rate" and one["against"] == "all reals"
         ):
             parts.append(f"{title} {one[name]:.3f}{_in_brackets(one['intervals'].get(name))}")
-    return f"  {one['column']} {one['value']}: {', '.join(parts)}"
+    return f"  {printable(one['column'])} {printable(one['value'])}: {', '.join(parts)}"
 
 
 def _changed(one: Mapping[str, Any]) -> str:

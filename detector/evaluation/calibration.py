@@ -11,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from detector.evaluation.intervals import Interval, effective_items, rate_at_threshold
+from detector.evaluation.intervals import (
+    Interval,
+    effective_items,
+    effective_scores,
+    rate_at_threshold,
+)
 from detector.evaluation.metrics import Groups, Labels, Scores, sigmoid, threshold_at
 from detector.types import Policy
+from detector.verdict import score_of
 
 FLAG_FPR = 0.01
 UNCERTAIN_FPR = 0.05
@@ -35,15 +41,27 @@ class Calibration:
         """Calibrated logits."""
         return logits * self.slope + self.bias
 
+    def scores(self, logits: Scores) -> Scores:
+        """p_fake [N], to the last bit as a scan and a query judge it."""
+        return np.array([score_of(logit, self.slope, self.bias) for logit in logits.tolist()], np.float64)
 
-def calibrate(labels: Labels, logits: Scores) -> Calibration:
-    """Slope and bias with the least log loss, each class weighted to one half.
+
+def half_and_half(labels: Labels) -> Scores:
+    """Weights [N] under which each class makes up one half; they sum to 1."""
+    fakes = int(labels.sum())
+    return np.asarray(
+        np.where(labels == 1, 0.5 / max(1, fakes), 0.5 / max(1, len(labels) - fakes)), np.float64
+    )
+
+
+def calibrate(labels: Labels, logits: Scores, weights: Scores | None = None) -> Calibration:
+    """Slope and bias with the least log loss, each class weighted to one half unless weights [N] are given.
 
     A penalty of some ten samples' weight on how far the slope spreads the logits holds it to 1: a few that
     are told apart without a mistake would otherwise ask for an endless slope, and reals above them score 1.
     """
     prior = _PRIOR_SAMPLES / 2 / max(1, len(labels)) * max(float(np.var(logits)), 1e-6)
-    weight = np.where(labels == 1, 0.5 / max(1, labels.sum()), 0.5 / max(1, (1 - labels).sum()))
+    weight = half_and_half(labels) if weights is None else weights / weights.sum()
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         calibrated = logits * parameters[0] + parameters[1]
@@ -59,14 +77,32 @@ def calibrate(labels: Labels, logits: Scores) -> Calibration:
     return Calibration(float(found.x[0]), float(found.x[1]))
 
 
-def cross_fitted(labels: Labels, logits: Scores, groups: Groups, folds: int = 5, seed: int = 0) -> Scores:
-    """Calibrated logits [N], each by a calibration that was fitted without its group."""
+def cross_fitted(
+    labels: Labels, logits: Scores, groups: Groups, *, balanced: bool, folds: int = 5, seed: int = 0
+) -> Scores | None:
+    """Calibrated logits [N], each by a calibration that was fitted without its group.
+
+    Args:
+        labels: [N].
+        logits: [N].
+        groups: [N].
+        balanced: Weight each class to one half; else the share of fakes is that of the data.
+        folds: How many calibrations are fitted.
+        seed: Of the draw of groups.
+
+    Returns:
+        None where one of them would be fitted without one of the classes.
+    """
     names, index = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names))[index] % min(folds, len(names))
     fitted = np.full(len(logits), np.nan)
     for number in np.unique(fold):
         held = fold == number
-        fitted[held] = calibrate(labels[~held], logits[~held]).apply(logits[held])
+        others = labels[~held]
+        if len(set(others.tolist())) < 2:
+            return None
+        weights = None if balanced else np.ones(len(others))
+        fitted[held] = calibrate(others, logits[~held], weights).apply(logits[held])
     return fitted
 
 
@@ -80,12 +116,13 @@ def fit_policy(labels: Labels, logits: Scores, groups: Groups, data: str) -> Pol
         data: In words, what was measured on.
     """
     calibration = calibrate(labels, logits)
-    scores = sigmoid(calibration.apply(logits))
+    scores = calibration.scores(logits)
     reals = labels == 0
     independent = len(set(groups[reals].tolist()))
     # Below one half a score speaks for real; few reals, told apart easily, would put the threshold there.
     flag, uncertain, strict = (
-        max(0.5, threshold_at(labels, scores, rate)) for rate in (FLAG_FPR, UNCERTAIN_FPR, STRICT_FPR)
+        min(1.0, max(0.5, threshold_at(labels, scores, rate)))
+        for rate in (FLAG_FPR, UNCERTAIN_FPR, STRICT_FPR)
     )
     return named(
         Policy(
@@ -125,8 +162,9 @@ def set_thresholds(
     Raises:
         TooFewRealsError: There are fewer videos than a rate needs.
     """
-    scores = sigmoid(Calibration(policy.slope, policy.bias).apply(logits))
+    scores = Calibration(policy.slope, policy.bias).scores(logits)
     flag, uncertain = (_threshold(scores, groups, rate) for rate in (flag_fpr, uncertain_fpr))
+    uncertain = min(flag, uncertain)  # groups may tell less about the higher rate than about the lower
     strict = None
     if len(set(groups.tolist())) >= STRICT_GROUPS:
         strict = _threshold(scores, groups, STRICT_FPR)
@@ -176,16 +214,20 @@ def _threshold(scores: Scores, groups: Groups, rate: float) -> float:
     count, labels = len(scores), np.zeros(len(scores), np.int64)
     if not count:
         raise TooFewRealsError(rate, 0, reals_needed(rate))
-    effective = effective_items(scores >= threshold_at(labels, scores, rate), groups)
+    effective = _effective(scores, groups, threshold_at(labels, scores, rate))
     each = effective / count
     allowed = math.floor((rate * (effective + 1) - 1) / each + 1e-9)
     if allowed < 0:
         raise TooFewRealsError(rate, count, math.ceil(reals_needed(rate) / each - 1e-9))
-    return threshold_at(labels, scores, allowed / count)
+    return min(1.0, threshold_at(labels, scores, allowed / count))
 
 
 def _rate(scores: Scores, groups: Groups, threshold: float) -> Interval:
     """Interval of the true false-positive rate of a threshold that was set on these reals."""
-    hit = scores >= threshold
-    effective = effective_items(hit, groups)
-    return rate_at_threshold(float(hit.mean()) * effective, effective)
+    effective = _effective(scores, groups, threshold)
+    return rate_at_threshold(float((scores >= threshold).mean()) * effective, effective)
+
+
+def _effective(scores: Scores, groups: Groups, threshold: float) -> float:
+    """Independent reals that these are worth: by the scores, or by what is above the threshold, if fewer."""
+    return min(effective_scores(scores, groups), effective_items(scores >= threshold, groups))

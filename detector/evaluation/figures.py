@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,11 +25,17 @@ from detector.evaluation.metrics import (
     debiased_calibration_error,
     log_loss,
     risk_coverage,
-    sigmoid,
 )
 from detector.types import Policy
 
+_LEAST_GROUPS = 10
+"""Groups of each class below which nothing is said of how figures of both would vary."""
+_LEAST_FALSE = 3
+"""Reals above a threshold, expected, below which nothing is said of how what it finds would vary."""
+_OF_BOTH = ("auc", "average_precision", "equal_error_rate", "balanced_accuracy", "precision", "f1")
+_MOST_SLICES = 50
 _RATES = {"tpr_at_fpr_5": 0.05, "tpr_at_fpr_1": 0.01, "tpr_at_fpr_0_1": STRICT_FPR}
+_OF_PROBABILITIES = ("log_loss", "brier", "ece", "ece_debiased")
 _COVERAGES = (0.5, 0.8, 0.9, 1.0)
 
 
@@ -70,11 +77,12 @@ def figures(items: Items, policy: Policy, seed: int = 0) -> dict[str, Any]:
     """
     covered = items.only(items.covered)
     found = _counts(items) | {"coverage": _share(len(covered), len(items))}
+    every = _Judged(_as_errors(items), policy).figures(None)
     if not len(covered):
-        return found | {"intervals": {}, "all": None}
+        nothing = dict.fromkeys((*every, *_OF_PROBABILITIES, "confusion", "risk_coverage"))
+        return found | nothing | {"intervals": {}, "all": _plain(every | {"tpr_at_fpr_0_1": None})}
     judged = _Judged(covered, policy)
     reals = covered.labels == 0
-    strict = len(set(covered.groups[reals].tolist())) >= STRICT_GROUPS
 
     def both(weights: Scores | None) -> dict[str, float]:
         return judged.figures(weights) | judged.losses(weights)
@@ -83,10 +91,19 @@ def figures(items: Items, policy: Policy, seed: int = 0) -> dict[str, Any]:
     intervals = {name: _ends(ends) for name, ends in bootstrap(both, covered.groups, seed=seed).items()}
     for name, held in (("false_positive_rate", reals), ("recall", ~reals)):
         intervals[name] = _ends(rate_interval(judged.flagged[held], covered.groups[held]))
-    if not strict:
+    intervals |= dict.fromkeys(_without_interval(covered))
+    if len(set(covered.groups[reals].tolist())) < STRICT_GROUPS:
         once["tpr_at_fpr_0_1"] = intervals["tpr_at_fpr_0_1"] = None
-    every = _Judged(_as_errors(items), policy).figures(None)
+        every["tpr_at_fpr_0_1"] = math.nan
     return found | once | judged.without_intervals() | {"intervals": intervals, "all": _plain(every)}
+
+
+def _without_interval(items: Items) -> list[str]:
+    """Figures that the groups are too few for, by which an interval would be too narrow."""
+    reals = items.labels == 0
+    groups = min(len(set(items.groups[held].tolist())) for held in (reals, ~reals))
+    too_few = [name for name, rate in _RATES.items() if reals.sum() * rate < _LEAST_FALSE]
+    return [*_OF_BOTH, *_RATES] if groups < _LEAST_GROUPS else too_few
 
 
 class _Judged:
@@ -95,8 +112,9 @@ class _Judged:
     def __init__(self, items: Items, policy: Policy) -> None:
         self._labels = items.labels
         self._ranking = Ranking(items.labels, items.logits)
-        self._calibrated = Calibration(policy.slope, policy.bias).apply(items.logits)
-        self._p = sigmoid(self._calibrated)
+        calibration = Calibration(policy.slope, policy.bias)
+        self._calibrated = calibration.apply(items.logits)
+        self._p = calibration.scores(items.logits)
         self._threshold = policy.flag
         self.flagged: NDArray[np.bool_] = self._p >= policy.flag
 
@@ -146,14 +164,17 @@ def slices(items: Items, policy: Policy, columns: Sequence[str], seed: int = 0) 
     """Figures of the items of each value of each column.
 
     A slice of fakes alone, as one kind of manipulation is, is held against the reals of all items: `against`
-    says so. Numbers are put into at most four bins of as many items each; a column of one value makes none.
+    says so. Numbers are put into at most four bins of as many items each; a column of one value makes none,
+    and of many values the 50 most frequent do.
     """
     found = []
     for column in columns:
         values = _binned(items.facets[column])
-        if len(set(values.tolist())) < 2:
+        found_in = Counter(values.tolist())
+        if len(found_in) < 2:
             continue
-        for value in sorted(set(values.tolist()) - {""}, key=_natural):
+        del found_in[""]
+        for value in sorted((value for value, _ in found_in.most_common(_MOST_SLICES)), key=_natural):
             held = values == value
             against = "its own reals"
             if set(items.labels[held].tolist()) == {1} and (items.labels == 0).any():
@@ -204,7 +225,8 @@ def _binned(values: NDArray[np.str_]) -> NDArray[np.str_]:
         numbers = np.array([float(value) if value else math.nan for value in values.tolist()])
     except ValueError:
         return values
-    if len(known) <= 12:
+    numbers[~np.isfinite(numbers)] = math.nan
+    if len(known) <= 12 or len(np.unique(numbers[~np.isnan(numbers)])) < 2:
         return values
     edges = np.unique(np.nanquantile(numbers, [0, 0.25, 0.5, 0.75, 1]))
     index = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(0, len(edges) - 2))

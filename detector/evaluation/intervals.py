@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm, t
+from scipy.stats import beta, norm, rankdata, t
 
 from detector.evaluation.metrics import Groups, Labels, Ranking, Scores
 
@@ -27,7 +27,8 @@ def bootstrap(
     """Intervals of figures: groups are drawn with replacement, and their items weigh as often as drawn.
 
     Percentiles are widened for the number of groups, without which intervals of a few groups are too
-    narrow (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.2).
+    narrow (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.2). What comes out the
+    same in every draw, such as an AUC of 1, tells nothing of further groups, and has no interval.
 
     Args:
         figures: Takes weights [N] of the items; what it cannot say is nan.
@@ -36,18 +37,21 @@ def bootstrap(
         seed: Of the draws.
 
     Returns:
-        The interval of every figure; nan where fewer than half of the draws gave one.
+        The interval of every figure; nan where fewer than half of the draws gave one, or all the same.
     """
     names, index = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        nothing = float("nan"), float("nan")
+        return dict.fromkeys(figures(np.ones(len(groups))), nothing)
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / max(1, len(names))), size=draws)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     found = [figures(drawn[index].astype(np.float64)) for drawn in counts]
     return {name: _percentiles([one[name] for one in found], len(names)) for name in found[0]}
 
 
 def _percentiles(values: list[float], groups: int) -> Interval:
     finite = np.array([value for value in values if math.isfinite(value)])
-    if groups < 2 or len(finite) < max(2, len(values) / 2):
+    if len(finite) < max(2, len(values) / 2) or np.ptp(finite) == 0:
         return float("nan"), float("nan")
     widened = t.ppf(_OUTSIDE / 2, groups - 1) * math.sqrt(groups / (groups - 1))
     low, high = np.quantile(finite, [norm.cdf(widened), norm.sf(widened)])
@@ -106,6 +110,27 @@ def effective_items(hit: NDArray[np.bool_], groups: Groups) -> float:
     effective = min(float(count), share * (1 - share) / max(variance, 1e-300))
     fewer = (t.ppf(_OUTSIDE / 2, count - 1) / t.ppf(_OUTSIDE / 2, len(names) - 1)) ** 2
     return max(1.0, effective * fewer)
+
+
+def effective_scores(scores: Scores, groups: Groups) -> float:
+    """How many independent items say as much about a quantile of scores as these grouped ones.
+
+    By the intraclass correlation of their normal ranks. What few items above a high threshold show of their
+    groups is too little to go by; correlation at a threshold is mostly below that of the scores (Kish 1965,
+    "Survey Sampling", section 5.4, for the design effect).
+    """
+    names, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    count = len(scores)
+    if len(names) in (1, count):
+        return float(len(names))
+    ranks = norm.ppf((rankdata(scores) - 0.5) / count)
+    means = np.bincount(index, ranks) / sizes
+    within = float(np.sum((ranks - means[index]) ** 2)) / (count - len(names))
+    between = float(np.sum(sizes * (means - ranks.mean()) ** 2)) / (len(names) - 1)
+    typical = (count - float(np.sum(sizes**2)) / count) / (len(names) - 1)
+    spread = between + (typical - 1) * within
+    alike = min(1.0, max(0.0, (between - within) / spread)) if spread > 0 else 1.0
+    return count / (1 + (float(np.sum(sizes**2)) / count - 1) * alike)
 
 
 def rate_at_threshold(flagged: float, effective: float) -> Interval:

@@ -201,12 +201,17 @@ class Bin:
 
 
 def equal_mass_bins(labels: Labels, probabilities: Scores, bins: int = 15) -> list[Bin]:
-    """Bins of as many items each, in the order of their probabilities; fewer where there are few items."""
-    parts = np.array_split(np.argsort(probabilities, kind="stable"), min(bins, max(1, len(labels) // 2)))
+    """Bins of about as many items each, in the order of their probabilities; fewer where there are few items.
+
+    Items with the same probability share a bin, or the order in which they were given would count.
+    """
+    count, wanted = len(labels), min(bins, max(1, len(labels) // 2))
+    ordered = np.sort(probabilities)
+    first = np.searchsorted(ordered, probabilities)
+    number = first * wanted // max(1, count)
     return [
-        Bin(len(part), float(probabilities[part].mean()), float(labels[part].mean()))
-        for part in parts
-        if len(part)
+        Bin(int(held.sum()), float(probabilities[held].mean()), float(labels[held].mean()))
+        for held in (number == one for one in np.unique(number))
     ]
 
 

@@ -53,13 +53,15 @@ def texts(found: Mapping[str, Any]) -> dict[Path, str]:
             base_rates=base_rates(judged["frame"]),
             peers=found["peers"],
         )
-        frame = figures["val"]["frame"]
+        frame, split = judged["frame"], "test" if "test" in figures else "validation"
         shipped["files"][f"{name}.safetensors"]["figures"] = (
-            f"AUC {decimals(frame['auc'])} ({interval(frame['intervals']['auc'])}) on validation crops"
+            f"AUC {decimals(frame['auc'])} ({interval(frame['intervals']['auc'])}) on {split} crops"
         )
     written[bundled() / "manifest.json"] = json.dumps(shipped, indent=2) + "\n"
     default = shipped["default"].removesuffix(".safetensors")
-    claim = environment.get_template("claim.md.j2").render(f=measured[default], name=default)
+    claim = environment.get_template("claim.md.j2").render(
+        f=measured[default], name=default, tested="test" in measured[default]
+    )
     readme = ROOT / "README.md"
     written[readme] = _CLAIM.sub(lambda held: held[1] + claim + held[2], readme.read_text())
     calibration = ROOT / "docs" / "calibration.md"

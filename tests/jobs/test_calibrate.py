@@ -136,7 +136,10 @@ def test_too_few_videos_are_told_in_a_number(command: Command, scanned_reals: Pa
     assert not (scanned_reals / "policy.json").exists()
 
 
-def test_a_list_says_whose_videos_they_are(command: Command, tmp_path: Path, seeded: Path) -> None:
+@pytest.mark.parametrize("known_to_the_scan", [True, False], ids=["scanned by it", "scanned before it"])
+def test_a_list_says_whose_videos_they_are(
+    command: Command, tmp_path: Path, seeded: Path, *, known_to_the_scan: bool
+) -> None:
     (tmp_path / "reals").mkdir()
     lines = ["uri,group"]
     for number in range(VIDEOS):
@@ -145,7 +148,8 @@ def test_a_list_says_whose_videos_they_are(command: Command, tmp_path: Path, see
         lines.append(f"{path},account {number // 4}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
     accounts = np.random.default_rng(2).normal(-4, 1, VIDEOS // 4)
-    _record(tmp_path, seeded, np.repeat(accounts, 4), lambda number: {"group": f"account {number // 4}"})
+    extra = (lambda number: {"group": f"account {number // 4}"}) if known_to_the_scan else None
+    _record(tmp_path, seeded, np.repeat(accounts, 4), extra)
     words = ["--reals", tmp_path / "list.csv", "--weights", seeded, "--flag-fpr", "2%"]
     done = _calibrate(command, tmp_path, *words, "--json")
     assert done.code == 0, done.err
@@ -173,6 +177,28 @@ def test_labels_refit_the_calibration(command: Command, tmp_path: Path, seeded: 
     assert found["loss_before"] > 1
     assert found["policy"]["slope"] > 2, "the classes are told apart more sharply than the logits say"
     assert (found["reals"], found["fakes"]) == (200, 200)
+
+
+def test_what_the_labels_call_fake_is_not_assumed_real(
+    command: Command, scanned_reals: Path, seeded: Path
+) -> None:
+    fakes = [scanned_reals / "reals" / f"{number:03}.mp4" for number in range(0, VIDEOS, 20)]
+    reals = [scanned_reals / "reals" / f"{number:03}.mp4" for number in range(1, VIDEOS, 20)]
+    lines = ["uri,label,group", *(f"{path},fake,{path.stem}" for path in fakes)]
+    lines += [f"{path},real,{path.stem}" for path in reals]
+    (scanned_reals / "labels.csv").write_text("\n".join(lines))
+    words = [
+        "--reals",
+        scanned_reals / "reals",
+        "--labels",
+        scanned_reals / "labels.csv",
+        "--weights",
+        seeded,
+    ]
+    done = _calibrate(command, scanned_reals, *words)
+    assert done.code == 0, done.err
+    assert "380 real videos of 380 groups and 20 fakes; 20 that the labels call fake are left out" in done.out
+    assert "log loss, half of them taken for fakes" in done.out
 
 
 def test_labels_of_the_review_page_are_taken(command: Command, tmp_path: Path, seeded: Path) -> None:

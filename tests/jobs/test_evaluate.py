@@ -163,9 +163,38 @@ def test_pipes_and_devices_are_no_pictures(command: Command, seeded: Path, tmp_p
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "list.csv").write_text("uri,label,group\npipe.png,0,a\nzero.png,1,b\n")
-    found = _evaluated(command, "--crops", tmp_path / "list.csv", "--weights", seeded, "--no-robustness")
+    found = _evaluated(command, "--crops", tmp_path / "list.csv", "--weights", seeded)
     assert found["outcomes"] == {"unreadable": 2}
     assert found["frame"]["coverage"] == 0.0
+    assert found["frame"]["auc"] is None, "what cannot be said is null, not missing"
+    words = ("--crops", tmp_path / "list.csv", "--weights", seeded, "--page", tmp_path / "page.html")
+    assert command("evaluate", *words).code == 0, "a set without a score is told, too"
+
+
+def test_what_a_list_of_strangers_holds_does_not_reach_the_terminal(
+    command: Command, crops: Path, seeded: Path
+) -> None:
+    lines = crops.read_text().splitlines()
+    notes = ["note", *("\x1b[31m\u202eevil" if number % 2 else "z" * 500 for number in range(len(lines) - 1))]
+    crops.with_name("hostile.tar").symlink_to(crops.with_suffix(".tar"))
+    crops.with_name("hostile.csv").write_text("\n".join(map(",".join, zip(lines, notes, strict=True))))
+    words = ("--crops", crops.with_name("hostile.csv"), "--weights", seeded, "--slice-by", "note")
+    done = command("evaluate", *words, "--no-robustness")
+    assert done.code == 0, done.err
+    assert "note \\x1b[31m\\u202eevil: 20 real" in done.out
+    assert "\x1b" not in done.out + done.err
+    assert f"note {'z' * 100}: " in done.out, "a cell is cut where an array of its length would cost memory"
+
+
+def test_few_people_give_figures_and_no_intervals(command: Command, crops: Path, seeded: Path) -> None:
+    few = [line for line in crops.read_text().splitlines() if "split" in line or ",val," in line]
+    crops.with_name("few.tar").symlink_to(crops.with_suffix(".tar"))
+    crops.with_name("few.csv").write_text("\n".join(few))
+    found = _evaluated(command, "--crops", crops.with_name("few.csv"), "--weights", seeded)["frame"]
+    assert (found["reals"], found["fakes"]) == (5, 5)
+    assert found["auc"] is not None
+    assert found["intervals"]["auc"] is None, "five people of a class say too little of others"
+    assert found["intervals"]["recall"] is not None, "shares of flagged items are exact for any number"
 
 
 @pytest.mark.xdist_group("s3")
@@ -193,11 +222,18 @@ def test_videos_may_lie_on_s3(command: Command, seeded: Path, tmp_path: Path, bu
         (("--crops", "CROPS", "--split", "train"), "no samples of split train"),
         (("--crops", "CROPS", "--slice-by", "colour"), "no column colour to slice by"),
         (("CROPS",), "is no video"),
+        (("--crops", "CROPS", "--page", "nowhere/page.html"), "there is no folder nowhere"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_scored(
-    command: Command, crops: Path, seeded: Path, words: tuple[str, ...], message: str
+    command: Command,
+    crops: Path,
+    seeded: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    message: str,
 ) -> None:
+    monkeypatch.setattr("jobs.evaluate.score_pictures", lambda *_: pytest.fail("scored for hours before"))
     told = [str(crops) if word == "CROPS" else word for word in words]
     done = command("evaluate", *told, "--weights", seeded, "--no-robustness")
     assert done.code == 2

@@ -12,7 +12,9 @@ from detector.evaluation.calibration import (
     reals_needed,
     set_thresholds,
 )
-from detector.evaluation.metrics import log_loss, sigmoid
+from detector.evaluation.metrics import debiased_calibration_error, log_loss, sigmoid
+from detector.types import Verdict
+from detector.verdict import calibrated, verdict_of
 from tests.seeded import POLICY
 
 
@@ -36,18 +38,46 @@ def test_cross_fitting_judges_no_group_by_itself():
     labels = np.tile([0, 1], 150)
     logits = rng.normal(0, 1, 300) * 4 + labels
     groups = np.repeat(np.arange(30), 10).astype(str)
-    fitted = cross_fitted(labels, logits, groups)
+    fitted = cross_fitted(labels, logits, groups, balanced=True)
+    assert fitted is not None
     assert np.isfinite(fitted).all()
     own = calibrate(labels, logits).apply(logits)
     assert log_loss(labels, own) < log_loss(labels, fitted) < log_loss(labels, logits)
     moved = logits.copy()
     moved[groups == "3"] += 50
-    assert cross_fitted(labels, moved, groups)[groups == "3"] == pytest.approx(
+    again = cross_fitted(labels, moved, groups, balanced=True)
+    assert again is not None
+    assert again[groups == "3"] == pytest.approx(
         fitted[groups == "3"]
         + 50
         * (fitted[groups == "3"][1] - fitted[groups == "3"][0])
         / (logits[groups == "3"][1] - logits[groups == "3"][0])
     ), "its own logits moved, the calibration that judges them did not"
+
+
+def test_a_perfect_calibration_is_not_made_worse_by_the_share_of_fakes():
+    rng = np.random.default_rng(7)
+    logits = rng.normal(-2, 1.5, 4000)
+    labels = (rng.random(4000) < sigmoid(logits)).astype(int)
+    fitted = cross_fitted(labels, logits, np.arange(4000).astype(str), balanced=False)
+    assert fitted is not None
+    assert labels.mean() < 0.25, "few fakes, as in life"
+    assert debiased_calibration_error(labels, sigmoid(fitted)) < 0.02
+
+
+def test_nothing_is_fitted_without_one_of_the_classes():
+    labels, logits = np.repeat([0, 1], 50), np.random.default_rng(8).normal(0, 1, 100)
+    groups = np.where(labels == 1, "the only faker", np.arange(100).astype(str))
+    assert cross_fitted(labels, logits, groups, balanced=True) is None
+
+
+def test_calibration_counts_the_videos_that_a_scan_will_flag():
+    groups = np.arange(300).astype(str)
+    for seed in range(40):
+        logits = np.random.default_rng(seed).normal(-3, 2, 300)
+        policy = set_thresholds(POLICY, logits, groups, "", flag_fpr=0.01, uncertain_fpr=0.05)
+        verdicts = [verdict_of(calibrated(logit, policy), policy) for logit in logits.tolist()]
+        assert verdicts.count(Verdict.FLAGGED) == 2, "(2 + 1) of 301; another rounding would flag 3"
 
 
 def test_thresholds_hold_their_rates_on_what_they_were_fitted_on():
@@ -76,11 +106,14 @@ def test_three_thousand_groups_of_reals_give_a_threshold_at_one_in_a_thousand():
     assert policy.strict > policy.flag
 
 
-@pytest.mark.parametrize(("accounts", "each"), [(1000, 1), (150, 8)])
+@pytest.mark.parametrize(
+    ("accounts", "each", "spread"), [(1000, 1, 0.0), (150, 8, 0.8), (150, 8, 3.0), (300, 4, 1.0)]
+)
 @pytest.mark.parametrize("rate", [0.01, 0.05])
-def test_the_true_rate_lies_in_the_stated_interval_in_200_collections(accounts: int, each: int, rate: float):
+def test_the_true_rate_lies_in_the_stated_interval_in_200_collections(
+    accounts: int, each: int, spread: float, rate: float
+):
     rng = np.random.default_rng(11)
-    spread = 0.8 if each > 1 else 0.0
     held, true_rates = [], []
     for _ in range(200):
         account = rng.normal(0, spread, accounts) if spread else np.zeros(accounts)
@@ -95,6 +128,15 @@ def test_the_true_rate_lies_in_the_stated_interval_in_200_collections(accounts: 
     print(f"{accounts} x {each} at {rate:.0%}: held {np.mean(held):.1%}, mean {np.mean(true_rates):.3%}")
     assert np.mean(held) >= 0.92, "95 %, less what 200 draws allow"
     assert np.mean(true_rates) <= rate * 1.05, "on average the rate is not above the one asked for"
+
+
+@pytest.mark.parametrize(("accounts", "each"), [(30, 20), (20, 50)])
+def test_a_thousand_videos_of_few_accounts_are_few_videos(accounts: int, each: int):
+    rng = np.random.default_rng(12)
+    logits = (rng.normal(0, 3, accounts)[:, None] + rng.normal(0, 1, (accounts, each))).ravel()
+    groups = np.repeat(np.arange(accounts), each).astype(str)
+    with pytest.raises(TooFewRealsError, match=f"{accounts * each:,} are there"):
+        set_thresholds(POLICY, logits, groups, "made", flag_fpr=0.01, uncertain_fpr=0.05)
 
 
 def test_thresholds_from_videos_say_so_and_keep_the_calibration():

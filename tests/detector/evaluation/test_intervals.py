@@ -11,6 +11,7 @@ from detector.evaluation.intervals import (
     auc_interval,
     bootstrap,
     effective_items,
+    effective_scores,
     rate_at_threshold,
     rate_interval,
 )
@@ -50,6 +51,20 @@ def test_bootstrap_intervals_hold_the_truth_in_93_to_97_of_100_simulated_sets():
     assert 0.93 <= held <= 0.97
 
 
+@pytest.mark.slow
+def test_near_one_intervals_of_few_people_are_too_narrow_by_as_much_as_the_docs_say():
+    said = {20: 0.78, 50: 0.88, 100: 0.90}
+    for people, share in said.items():
+        held = 0
+        for seed in range(300):
+            labels = np.repeat([0, 1], people)
+            scores = np.random.default_rng(seed).normal(0, 1, 2 * people) + 3 * labels
+            low, high = auc_interval(labels, scores, np.arange(2 * people).astype(str), draws=300, seed=seed)
+            held += low <= norm.cdf(3 / sqrt(2)) <= high
+        print(f"{people} real and {people} fake people, AUC .98: held in {held / 300:.0%} of 300 sets")
+        assert held / 300 == pytest.approx(share, abs=0.01)
+
+
 def test_groups_that_resemble_themselves_widen_the_interval():
     labels, scores, pairs = _people(30, 10, 0)
     groups = np.char.add(pairs, labels.astype(str))  # who brings reals brings no fakes
@@ -64,6 +79,22 @@ def test_copies_inside_a_group_do_not_narrow_the_interval():
     once = auc_interval(labels, scores, groups, draws=300)
     copied = auc_interval(*(np.repeat(part, 10) for part in (labels, scores, groups)), draws=300)
     assert copied == pytest.approx(once)
+
+
+def test_what_no_draw_changes_has_no_interval():
+    labels, groups = np.tile([0, 1], 20), np.arange(40).astype(str)
+    assert all(map(np.isnan, auc_interval(labels, labels.astype(float), groups))), "AUC 1 of 40 is not sure"
+    assert all(map(np.isnan, auc_interval(labels[:0], np.zeros(0), groups[:0]))), "nothing was scored"
+
+
+def test_groups_of_scores_count_by_how_alike_they_are():
+    rng = np.random.default_rng(1)
+    groups, alone = np.repeat(np.arange(100), 10).astype(str), rng.normal(0, 1, 1000)
+    assert effective_scores(np.repeat(rng.normal(0, 1, 100), 10), groups) == pytest.approx(100)
+    assert effective_scores(alone, groups) > 800
+    assert effective_scores(alone, np.arange(1000).astype(str)) == 1000
+    assert effective_scores(alone, np.full(1000, "one")) == 1
+    assert effective_scores(np.zeros(1000), groups) == pytest.approx(100), "all the same: as alike as can be"
 
 
 def test_one_group_says_nothing_of_others():

@@ -152,3 +152,10 @@ def test_the_debiased_calibration_error_finds_a_gap_that_is_there():
 def test_risk_falls_where_confidence_says_what_is_wrong():
     wrong = np.array([True, False, False, True])
     assert risk_coverage(wrong, np.array([0.1, 0.9, 0.8, 0.2])).tolist() == [0, 0, 1 / 3, 0.5]
+
+
+def test_the_order_of_items_with_the_same_score_changes_nothing():
+    p, first, mixed = np.full(300, 0.5), np.repeat([0, 1], 150), np.tile([0, 1], 150)
+    for labels in (first, mixed):
+        assert calibration_error(labels, p) == 0.0
+        assert debiased_calibration_error(labels, p) == 0.0
