@@ -183,7 +183,8 @@ def _child(helper: int, job: _Job, kit: _Kit) -> NoReturn:
     """Decode one video and end. Never returns to the helper's loop."""
     code = 70
     try:
-        _shed(helper, job.options.limits, keep=[job.video, job.buffer, *kit.walls.descriptors])
+        room = os.fstat(job.buffer).st_size
+        _shed(helper, job.options.limits, room, keep=[job.video, job.buffer, *kit.walls.descriptors])
         kit.walls.confine()
         with open(job.video, "rb", closefd=False) as file, mmap.mmap(job.buffer, 0) as memory:
             extraction = None
@@ -221,8 +222,8 @@ def _opened(memory: mmap.mmap, limits: Limits, duration_s: float | None) -> None
     memory[DURATION_AT:JSON_AT] = _DURATION.pack(known)
 
 
-def _shed(helper: int, limits: Limits, keep: list[int]) -> None:
-    """Drop everything that decoding does not need, and set limits."""
+def _shed(helper: int, limits: Limits, room: int, keep: list[int]) -> None:
+    """Drop everything that decoding does not need, and set limits; `room` bytes for what comes out, beside."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != helper:
         os._exit(71)
@@ -232,7 +233,7 @@ def _shed(helper: int, limits: Limits, keep: list[int]) -> None:
         os.dup2(null, standard)
     for below, above in pairwise([2, *sorted(keep), 1 << 20]):
         os.closerange(below + 1, above)
-    mapped = _mapped_bytes()
+    mapped = _mapped_bytes() + room
     for kind, value in (
         (resource.RLIMIT_AS, mapped + limits.memory_bytes),
         (resource.RLIMIT_CORE, 0),

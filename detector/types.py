@@ -178,7 +178,7 @@ class Limits:
     memory_bytes: int = 1 << 30
     max_pixels: int = 9_437_184
     max_streams: int = 32
-    max_clip_bytes: int = 64 << 20
+    max_clip_bytes: int = 128 << 20
     require_walls: bool = False
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detector.errors import SettingsError
 from detector.types import ExtractOptions, Limits, Policy
-from detector.weights import Detector, Header, Input
+from detector.weights import Detector, Header, Input, bundled, manifest, read
 from jobs.config import ScanSettings, load, settings_id, settings_words
 from jobs.config_load import Loaded
 
@@ -294,6 +294,15 @@ def test_extract_options_come_from_the_weights_unless_a_setting_says_otherwise()
     assert (options.detector, options.detector_bgr, options.min_frames) == ("hog", True, 2)
     assert options.limits == Limits(wall_s=10, cpu_s=8, memory_bytes=512 << 20)
     assert load(sets=["detector=yunet"]).settings.extract_options(header).detector == "yunet"
+
+
+@pytest.mark.parametrize("name", [n for n in manifest()["files"] if n.endswith(".safetensors")])
+def test_the_closest_look_at_a_crowd_fits_into_what_one_video_may_give(name: str) -> None:
+    """Or its last windows would be left out, for a reason that says there were too many faces in them."""
+    options = load(sets=["profile=thorough"]).settings.extract_options(read(bundled() / name).header)
+    clip_bytes = options.sampling.frames * options.crop.size**2 * 3
+    most = options.sampling.windows * options.max_tracks_per_window * clip_bytes
+    assert most <= options.limits.max_clip_bytes
 
 
 def test_the_defaults_are_those_of_the_detector() -> None:
