@@ -6,11 +6,13 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
-from detector.types import Reason, Status, TrackReason, Verdict
-from detector.weights import manifest
+from detector.model import Model
+from detector.types import Clips, Reason, Status, TrackReason, Verdict
+from detector.weights import manifest, read, resolve
 from jobs import duck
 from jobs.cli import app
 from jobs.config import ScanSettings, load
@@ -48,6 +50,20 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text("utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing, f"{page.name} links to what is not there: {missing}"
+
+
+def test_the_page_on_evidence_says_how_fine_the_heat_maps_are() -> None:
+    text = (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    said = re.search(r"It has (\w+) by \1 places in a crop \((\w+) by \2 with the ResNeXt\)", text)
+    assert said, "docs/evidence.md does not say it"
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    for name, word in zip(("efficientnet_lite0_lstm", "resnext_lstm"), said.groups(), strict=True):
+        model, sides = Model(read(resolve(name))), []
+        hook = model.last_block.register_forward_hook(lambda _, __, maps: sides.append(maps.shape[-2:]))
+        size = model.header.input.size
+        model.score(Clips(np.zeros((1, 1, size, size, 3), np.uint8), np.ones((1, 1), np.bool_)))
+        hook.remove()
+        assert sides == [(words.index(word), words.index(word))], name
 
 
 def test_code_of_the_readme_reads_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
