@@ -16,8 +16,7 @@ from msgspec import structs
 
 from detector.errors import InputError, SettingsError
 from detector.memory import keep_freed_memory
-from detector.model import Device, Dtype, default_dtype
-from detector.network import build
+from detector.model import Device, Dtype, default_dtype, load_network
 from detector.training.clips import ClipOptions
 from detector.training.data import BatchOptions, Sample, read_samples
 from detector.training.folding import was_folded
@@ -126,10 +125,9 @@ def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architec
 
 
 def _check_start(settings: TrainSettings, architecture: Architecture) -> None:
-    """Loads the start once, so that a file that does not fit is told before videos are cut."""
+    """Loads the start and the teacher once, so that what does not fit is told before videos are cut."""
     if settings.init_from is not None:
-        network = build(architecture)
-        start_from(network, _start_path(settings.init_from), architecture)
+        network = start_from(_start_path(settings.init_from), architecture)
         if settings.fold_batchnorm is False and was_folded(network):
             raise SettingsError(
                 f"fold_batchnorm: {settings.init_from} was trained with it, and has no statistics now",
@@ -147,9 +145,11 @@ def _check_teacher(settings: TrainSettings, architecture: Architecture) -> None:
         return
     if architecture.family != "resnext_lstm":
         raise SettingsError("teacher: only a resnext_lstm learns from a teacher", hint="Leave it out.")
-    family = read_weights(resolve(settings.teacher)).header.architecture.family
+    teacher = read_weights(resolve(settings.teacher))
+    family = teacher.header.architecture.family
     if family != "efficientnet_lite0_lstm":
         raise SettingsError(f"teacher: {settings.teacher} is a {family}, not an efficientnet_lite0_lstm")
+    load_network(teacher)
 
 
 def _crops(

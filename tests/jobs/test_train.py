@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from detector.training.data import CropStore, Sample
 from detector.types import CropSpec, ExtractOptions, Sampling
-from detector.weights import Input, read
+from detector.weights import Input, read, resolve, write
 from jobs import crop_shards
 from jobs.config import ScanSettings
 from jobs.crop_shards import REACH, cut, extract_options
@@ -208,6 +209,18 @@ def test_the_weights_that_a_teacher_is_and_its_student_have_to_fit(
     )
     assert default.code == 2
     assert "only a resnext_lstm learns from a teacher" in default.err
+
+
+@pytest.mark.parametrize("key", ["init_from", "teacher"])
+def test_weights_whose_tensors_are_not_those_of_their_header_are_told_before_videos_are_cut(
+    command: Command, tmp_path: Path, key: str
+) -> None:
+    header = read(resolve("efficientnet_lite0_lstm")).header
+    write(tmp_path / "claims.safetensors", header, {"projection.weight": torch.zeros(2)})
+    sets = _sets(**{key: tmp_path / "claims.safetensors"})
+    done = command("train", tmp_path / "no data", "-o", tmp_path / "out", *sets)
+    assert done.code == 2
+    assert "the tensors do not fit" in done.err, f"{key} was not looked at before the data"
 
 
 def test_a_start_without_statistics_is_not_trained_as_if_it_had_some(
