@@ -48,7 +48,7 @@ def closing(outcome: Outcome) -> str:
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The same for programs."""
     return {
-        "finished": outcome.end.finished,
+        "finished": outcome.weights is not None,
         "step": outcome.end.step,
         "weights": None if outcome.path is None else str(outcome.path),
         "weights_id": None if outcome.weights is None else outcome.weights.weights_id,
