@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +126,8 @@ def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> li
     """Samples with `split` set to `train` or `val`, so that no person, on view or put in, is on two sides.
 
     Groups that share a sample as `group` and `donor` form one component. A component's side is drawn from its
-    name, so that data which come later do not move it, unless a class would be missing from one side.
+    name, so that data which come later do not move it, unless a class would be missing from one side: then as
+    few as possible change sides, those that were drawn nearest to the share.
 
     Args:
         samples: Their own `split` is overwritten.
@@ -133,17 +135,41 @@ def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> li
         seed: Of the draw.
     """
     component = _components(samples)
-    drawn = {name: _draw(name, seed) for name in set(component.values())}
-    chosen = {name for name, value in drawn.items() if value < share}
-    for label in sorted({sample.label for sample in samples}):
-        having = {component[sample.group] for sample in samples if sample.label == label}
-        if not having & chosen:
-            chosen.add(min(having, key=drawn.__getitem__))
-        elif having <= chosen and len(having) > 1:
-            chosen.remove(max(having, key=drawn.__getitem__))
+    labels: dict[str, set[int]] = defaultdict(set)
+    for sample in samples:
+        labels[component[sample.group]].add(sample.label)
+    chosen = _validation_side(labels, {name: _draw(name, seed) for name in labels}, share)
     return [
         replace(sample, split="val" if component[sample.group] in chosen else "train") for sample in samples
     ]
+
+
+def _validation_side(labels: Mapping[str, set[int]], drawn: Mapping[str, float], share: float) -> set[str]:
+    """The components drawn below the share, but for the fewest moves that give both sides all classes.
+
+    Components with the same classes replace each other, so of each kind only the one next to the share on
+    either side comes into question, and no side needs more than one of a kind.
+    """
+    kinds: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name in sorted(labels, key=drawn.__getitem__):
+        kinds[tuple(sorted(labels[name]))].append(name)
+    below = [sum(drawn[name] < share for name in names) for names in kinds.values()]
+    every = {label for kind in kinds for label in kind}
+
+    def cost(counts: tuple[int, ...]) -> tuple[float, ...]:
+        sides = list(zip(kinds.items(), below, counts, strict=True))
+        in_val = {label for (kind, _), _, count in sides if count for label in kind}
+        in_train = {label for (kind, names), _, count in sides if count < len(names) for label in kind}
+        moved = [name for (_, names), was, is_ in sides for name in names[min(was, is_) : max(was, is_)]]
+        lacking = len(every - in_val), len(every - in_train)
+        return sum(lacking), lacking[0], len(moved), sum(abs(drawn[name] - share) for name in moved)
+
+    nearby = [
+        range(max(0, count - 1), min(len(names), count + 1) + 1)
+        for names, count in zip(kinds.values(), below, strict=True)
+    ]
+    best = min(itertools.product(*nearby), key=cost)
+    return {name for names, count in zip(kinds.values(), best, strict=True) for name in names[:count]}
 
 
 def _draw(name: str, seed: int) -> float:

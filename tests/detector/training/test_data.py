@@ -1,5 +1,6 @@
 """Reading lists and pictures, splitting by person, and batches in which every fake has its real."""
 
+import itertools
 import shutil
 import struct
 import tarfile
@@ -100,6 +101,29 @@ def test_both_classes_are_on_both_sides_of_few_people(seed: int):
         split = split_by_component(samples, share, seed)
         for side in ("train", "val"):
             assert {sample.label for sample in split if sample.split == side} == {0, 1}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_a_split_with_both_classes_on_both_sides_is_found_where_there_is_one(share: float):
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        people = {f"p{number}": str(rng.choice(["0", "1", "01"])) for number in range(rng.integers(2, 6))}
+        samples = [Sample(name, int(label), name) for name, labels in people.items() for label in labels]
+
+        def is_good(val: set[str], samples: list[Sample] = samples) -> bool:
+            sides = ({s.label for s in samples if (s.group in val) == inside} for inside in (True, False))
+            return all(labels == {0, 1} for labels in sides)
+
+        exists = any(is_good(set(val)) for n in range(6) for val in itertools.combinations(people, n))
+        val = {s.group for s in split_by_component(samples, share, seed) if s.split == "val"}
+        assert is_good(val) == exists, f"{people}: with {val or 'nobody'} in val a side lacks a class"
+
+
+def test_a_real_person_a_fake_one_and_one_of_both_are_split_as_only_one_way_works():
+    samples = [Sample("ar", 0, "a"), Sample("af", 1, "a"), Sample("b", 0, "b"), Sample("c", 1, "c")]
+    for seed in range(100):
+        sides = {s.group: s.split for s in split_by_component(samples, 0.2, seed)}
+        assert sides["b"] == sides["c"] != sides["a"], f"seed {seed}: {sides}"
 
 
 @pytest.mark.parametrize(
