@@ -2,6 +2,8 @@
 
 data ─ read, split ─▶ samples ─ cut ─▶ crops ─ look over ─▶ stage A, stage B ─▶ OUTPUT/NAME.safetensors
 driver                          CPU actors     driver       driver, one CPU or GPU
+
+A GPU runs the steps of stage A; the teacher's answers, stage B and the measuring are the CPU's.
 """
 
 from __future__ import annotations
@@ -38,7 +40,6 @@ Say = Callable[[str], None]
 """Takes one line of progress."""
 
 _OURS = ".safetensors"
-_DEFAULT_SIZE = 112
 _SAY_EVERY = 20
 # What may differ between a training and the call that goes on with it.
 _MACHINE = {"address", "extract_actors", "device", "dtype", "threads", "workers", "output"}
@@ -121,7 +122,7 @@ def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architec
         groups=settings.groups,
         width_per_group=settings.width_per_group,
     )
-    return architecture, Input(size=settings.size or _DEFAULT_SIZE)
+    return architecture, Input(size=settings.size or Input().size)
 
 
 def _check_start(settings: TrainSettings, architecture: Architecture) -> None:
@@ -208,12 +209,13 @@ def _plan(
         folded=init is not None if settings.fold_batchnorm is None else settings.fold_batchnorm,
         teacher=None if settings.teacher is None else resolve(settings.teacher),
     )
+    clips = ClipOptions(frames=inference.frames, per_class=settings.clips, seed=settings.seed)
     groups = len({crop.group for crop in sides[dataset.VALIDATION]})
     return Training(
         name=settings.name,
         frames=cycle,
         input=inference,
-        clips=ClipOptions(per_class=settings.clips, seed=settings.seed) if settings.clips else None,
+        clips=clips if settings.clips else None,
         heads=HeadOptions(seed=settings.seed),
         provenance=_provenance(settings, sides),
         validation_data=f"validation side of {', '.join(settings.data)} ({groups} groups)",
