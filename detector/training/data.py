@@ -205,8 +205,8 @@ class CropStore:
         """The picture, RGB.
 
         Raises:
-            InputError: There is none, it is no PNG, JPEG, WebP or BMP that can be decoded, a side is smaller
-                than 16 px, or there are more than 33 million of them.
+            InputError: There is none, it is no PNG, JPEG, WebP or BMP that can be decoded, it is smaller than
+                16 px, or it has more than 33 million px.
         """
         data = self._bytes(uri)
         width, height = picture_size(data) or (0, 0)
