@@ -38,7 +38,8 @@ def heat_maps(clips: Clips, model: Model) -> NDArray[np.float32]:
 def _clip_maps(frames: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
     """`[T, H, W, 3] uint8` of one clip -> `[T, H, W] float32`."""
     given = model.normalised(frames).requires_grad_()
-    with torch.enable_grad():
+    # cuDNN's LSTM has no backward pass in evaluation mode.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         logit = model.clip_logit(given)
         cam = LayerGradCam(model.clip_logit, model.last_block)
         coarse: Tensor = cam.attribute(given)

@@ -45,7 +45,7 @@ class Model:
         self.header = weights.header
         self.weights_id = weights.weights_id
         self.dtype, self.device = dtype, device
-        self._net = _loaded(weights)
+        self._net = load_network(weights)
         self._net.eval().requires_grad_(False)
         self._check_golden()
         self._net.to(device).to(memory_format=torch.channels_last)
@@ -145,8 +145,12 @@ class Model:
             )
 
 
-def _loaded(weights: WeightsFile) -> ClipNetwork:
-    """The network of the header with the tensors of the file, if they fit: a header may ask for terabytes."""
+def load_network(weights: WeightsFile) -> ClipNetwork:
+    """The network of the header with the tensors of the file, if they fit: a header may ask for terabytes.
+
+    Raises:
+        WeightsError: The tensors are not those of the header's architecture; told before any are made.
+    """
     tensors, architecture = weights.tensors(), weights.header.architecture
     try:
         with torch.device("meta"):

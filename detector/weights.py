@@ -266,12 +266,21 @@ def parse(data: bytes, name: str, digest: str) -> WeightsFile:
     return WeightsFile(header, weights_id, digest, data)
 
 
+class _Entry(Struct, forbid_unknown_fields=True):
+    """What a safetensors header says of one tensor; anything else, nested ever so deep, is none of ours."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
 def _end_of_tensors(index: Mapping[str, Any]) -> int:
     """Bytes that the index names, -1 where it is damaged."""
     try:
-        return max((int(entry["data_offsets"][1]) for entry in index.values()), default=0)
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError):  # of Infinity
+        entries = msgspec.convert(index, dict[str, _Entry])
+    except msgspec.ValidationError:
         return -1
+    return max((entry.data_offsets[1] for entry in entries.values()), default=0)
 
 
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> WeightsFile:

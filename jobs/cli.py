@@ -292,7 +292,7 @@ def train(
         print_json(train_report.as_json(outcome))
     else:
         print(train_report.closing(outcome))
-    raise typer.Exit(128 + (outcome.end.signal or 0) if not outcome.end.finished else 0)
+    raise typer.Exit(0 if outcome.end.signal is None else 128 + outcome.end.signal)
 
 
 @app.command()

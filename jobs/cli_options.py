@@ -71,7 +71,7 @@ def print_json(content: object) -> None:
     """Print JSON on stdout that no terminal takes for anything else."""
     import json
 
-    print(json.dumps(content, indent=2, ensure_ascii=True))
+    print(json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False))
 
 
 def show_log(text: str) -> None:

@@ -190,17 +190,21 @@ def report(
     blind = None
     if {video.label for video, _ in infos} == {0, 1}:
         blind = blind_auc(container_facts([info for _, info in infos]), [video for video, _ in infos])
-    # What we cut ourselves can be read; of what others cut, every picture is tried.
-    ours = [crop for crop in crops if crop.reach == REACH]
-    looked_at = [crop for crop in crops if crop.reach != REACH] + one_per_clip(ours)
+    # What was cut here can be read; of what others cut, whatever their CSV says, every picture is tried.
+    cut_here = {crop.uri for video, given in found for crop in samples_of(video, given)}
+    ours = [crop for crop in crops if crop.uri in cut_here]
+    looked_at = [crop for crop in crops if crop.uri not in cut_here] + one_per_clip(ours)
+    seen = audit(looked_at) if looked_at else None
+    unreadable = set(seen.unreadable if seen else ())
+    usable = [sample for sample in (crops if cut else samples) if sample.uri not in unreadable]
     return Report(
-        audit=audit(looked_at) if looked_at else None,
+        audit=seen,
         videos=dict(sorted(Counter(f"{s.split}/{s.label}" for s in samples if is_video(s)).items())),
         shared=shared_people(samples),
         failed=[failure for _, video in found if (failure := _failure(video, cut=cut))],
         container_auc=blind,
         skipped=skipped,
-        lacking=_lacking(crops if cut else samples, all_blended=settings.blended == 1),
+        lacking=_lacking(usable, all_blended=settings.blended == 1),
     )
 
 

@@ -2,6 +2,8 @@
 
 data ─ read, split ─▶ samples ─ cut ─▶ crops ─ look over ─▶ stage A, stage B ─▶ OUTPUT/NAME.safetensors
 driver                          CPU actors     driver       driver, one CPU or GPU
+
+A GPU runs the steps of stage A; the teacher's answers, stage B and the measuring are the CPU's.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from msgspec import structs
 
 from detector.errors import InputError, SettingsError
 from detector.memory import keep_freed_memory
-from detector.model import Device, Dtype, default_dtype
-from detector.network import build
+from detector.model import Device, Dtype, default_dtype, load_network
 from detector.training.clips import ClipOptions
 from detector.training.data import BatchOptions, Sample, read_samples
 from detector.training.folding import was_folded
@@ -39,7 +40,6 @@ Say = Callable[[str], None]
 """Takes one line of progress."""
 
 _OURS = ".safetensors"
-_DEFAULT_SIZE = 112
 _SAY_EVERY = 20
 # What may differ between a training and the call that goes on with it.
 _MACHINE = {"address", "extract_actors", "device", "dtype", "threads", "workers", "output"}
@@ -122,14 +122,13 @@ def _shape(settings: TrainSettings, start: WeightsFile | None) -> tuple[Architec
         groups=settings.groups,
         width_per_group=settings.width_per_group,
     )
-    return architecture, Input(size=settings.size or _DEFAULT_SIZE)
+    return architecture, Input(size=settings.size or Input().size)
 
 
 def _check_start(settings: TrainSettings, architecture: Architecture) -> None:
-    """Loads the start once, so that a file that does not fit is told before videos are cut."""
+    """Loads the start and the teacher once, so that what does not fit is told before videos are cut."""
     if settings.init_from is not None:
-        network = build(architecture)
-        start_from(network, _start_path(settings.init_from), architecture)
+        network = start_from(_start_path(settings.init_from), architecture)
         if settings.fold_batchnorm is False and was_folded(network):
             raise SettingsError(
                 f"fold_batchnorm: {settings.init_from} was trained with it, and has no statistics now",
@@ -147,9 +146,11 @@ def _check_teacher(settings: TrainSettings, architecture: Architecture) -> None:
         return
     if architecture.family != "resnext_lstm":
         raise SettingsError("teacher: only a resnext_lstm learns from a teacher", hint="Leave it out.")
-    family = read_weights(resolve(settings.teacher)).header.architecture.family
+    teacher = read_weights(resolve(settings.teacher))
+    family = teacher.header.architecture.family
     if family != "efficientnet_lite0_lstm":
         raise SettingsError(f"teacher: {settings.teacher} is a {family}, not an efficientnet_lite0_lstm")
+    load_network(teacher)
 
 
 def _crops(
@@ -208,12 +209,13 @@ def _plan(
         folded=init is not None if settings.fold_batchnorm is None else settings.fold_batchnorm,
         teacher=None if settings.teacher is None else resolve(settings.teacher),
     )
+    clips = ClipOptions(frames=inference.frames, per_class=settings.clips, seed=settings.seed)
     groups = len({crop.group for crop in sides[dataset.VALIDATION]})
     return Training(
         name=settings.name,
         frames=cycle,
         input=inference,
-        clips=ClipOptions(per_class=settings.clips, seed=settings.seed) if settings.clips else None,
+        clips=clips if settings.clips else None,
         heads=HeadOptions(seed=settings.seed),
         provenance=_provenance(settings, sides),
         validation_data=f"validation side of {', '.join(settings.data)} ({groups} groups)",

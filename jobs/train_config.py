@@ -20,7 +20,8 @@ class TrainSettings(BaseModel):
     data: list[Text] = Field(
         default=[],
         description="Data sets: folders with real/ and fake/ in them, FaceForensics++ or DFDC as they lie, "
-        "or CSV files with the columns uri,label,group (and split, pair, donor, clip).",
+        "or CSV files with the columns uri,label,group (and split, pair, donor, clip, reach). In place of "
+        "uri there may be file: a member of the tar that lies beside the CSV under its name.",
     )
     output: Text | None = Field(
         default=None,
@@ -111,7 +112,9 @@ class TrainSettings(BaseModel):
         default=None, description="Processes that decode and find faces. null: one per CPU core."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="What trains. auto: a GPU where this machine has one."
+        default="auto",
+        description="What runs the steps of stage A; the teacher's answers, the LSTM and the figures are the "
+        "CPU's. auto: a GPU where this machine has one.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs and on processors that have it."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from math import isfinite
+from typing import Any, cast
 
 from detector.training.train import Outcome, Training
+from jobs.printing import plain
 
 _FEW_GROUPS = 20
 
@@ -27,8 +29,10 @@ def closing(outcome: Outcome) -> str:
     if outcome.figures is None:
         return f"stopped at step {outcome.end.step:,}; the same command goes on from there"
     figures, heads = outcome.figures, outcome.heads
+    # Of one group there is no interval.
+    interval = f"{figures.auc_low:.3f} to {figures.auc_high:.3f}; " if isfinite(figures.auc_low) else ""
     text = (
-        f"validation AUC {figures.auc:.3f} ({figures.auc_low:.3f} to {figures.auc_high:.3f}; "
+        f"validation AUC {figures.auc:.3f} ({interval}"
         f"{figures.crops:,} crops of {figures.groups:,} groups), after JPEG 40 {figures.auc_jpeg40:.3f}, "
         f"on self-blends of unseen families {figures.auc_unseen_blends:.3f}\n"
     )
@@ -46,12 +50,13 @@ def closing(outcome: Outcome) -> str:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "finished": outcome.end.finished,
+    """The same for programs; what is no number, as the interval of one group, is null."""
+    content = {
+        "finished": outcome.weights is not None,
         "step": outcome.end.step,
         "weights": None if outcome.path is None else str(outcome.path),
         "weights_id": None if outcome.weights is None else outcome.weights.weights_id,
         "figures": None if outcome.figures is None else asdict(outcome.figures),
         "clips": None if outcome.heads is None else asdict(outcome.heads),
     }
+    return cast(dict[str, Any], plain(content))

@@ -2,7 +2,8 @@
 
 The CSV has the columns `uri,label,group` and, where known, `split`, `pair` and `donor`:
 
-* `uri`: a picture, relative to the CSV, or `archive.tar!member` for one inside an uncompressed tar;
+* `uri`: a picture (PNG, JPEG, WebP or BMP), relative to the CSV, or `archive.tar!member` for one inside an
+  uncompressed tar;
 * `label`: 0 or `real`, 1 or `fake`;
 * `group`: the person on view, as far as known; `donor`: the person whose face was put in;
 * `pair`: what a fake shares with the real picture that it was made from; the group where it is not given;
@@ -17,9 +18,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,7 @@ from torch.utils.data import Dataset
 from detector.crops import resize
 from detector.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.errors import InputError
+from detector.training.picture_size import picture_size
 from detector.training.selfblend import Families, self_blend
 
 SPLITS = ("", "train", "val", "test")
@@ -42,6 +45,9 @@ _TAR_SEPARATOR = ".tar!"
 _MAX_REACH = 4.0
 _LEAST_PX = 16
 _MOST_BYTES = 1 << 26
+# What tarfile means to raise, and what it gives for numbers beyond 64 bits and for headers without end.
+_UNREADABLE = (OSError, ValueError, OverflowError, MemoryError, RecursionError, tarfile.TarError)
+_MOST_PX = 1 << 25  # 300 MB while it is decoded
 LOOK_OF_BLENDS = 0.35
 """Strength of what blends go through: degraded as often as face swaps, their borders could not be seen."""
 
@@ -120,7 +126,8 @@ def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> li
     """Samples with `split` set to `train` or `val`, so that no person, on view or put in, is on two sides.
 
     Groups that share a sample as `group` and `donor` form one component. A component's side is drawn from its
-    name, so that data which come later do not move it, unless a class would be missing from one side.
+    name, so that data which come later do not move it, unless a class would be missing from one side: then as
+    few as possible change sides, those that were drawn nearest to the share.
 
     Args:
         samples: Their own `split` is overwritten.
@@ -128,17 +135,41 @@ def split_by_component(samples: Sequence[Sample], share: float, seed: int) -> li
         seed: Of the draw.
     """
     component = _components(samples)
-    drawn = {name: _draw(name, seed) for name in set(component.values())}
-    chosen = {name for name, value in drawn.items() if value < share}
-    for label in sorted({sample.label for sample in samples}):
-        having = {component[sample.group] for sample in samples if sample.label == label}
-        if not having & chosen:
-            chosen.add(min(having, key=drawn.__getitem__))
-        elif having <= chosen and len(having) > 1:
-            chosen.remove(max(having, key=drawn.__getitem__))
+    labels: dict[str, set[int]] = defaultdict(set)
+    for sample in samples:
+        labels[component[sample.group]].add(sample.label)
+    chosen = _validation_side(labels, {name: _draw(name, seed) for name in labels}, share)
     return [
         replace(sample, split="val" if component[sample.group] in chosen else "train") for sample in samples
     ]
+
+
+def _validation_side(labels: Mapping[str, set[int]], drawn: Mapping[str, float], share: float) -> set[str]:
+    """The components drawn below the share, but for the fewest moves that give both sides all classes.
+
+    Components with the same classes replace each other, so of each kind only the one next to the share on
+    either side comes into question, and no side needs more than one of a kind.
+    """
+    kinds: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name in sorted(labels, key=drawn.__getitem__):
+        kinds[tuple(sorted(labels[name]))].append(name)
+    below = [sum(drawn[name] < share for name in names) for names in kinds.values()]
+    every = {label for kind in kinds for label in kind}
+
+    def cost(counts: tuple[int, ...]) -> tuple[float, ...]:
+        sides = list(zip(kinds.items(), below, counts, strict=True))
+        in_val = {label for (kind, _), _, count in sides if count for label in kind}
+        in_train = {label for (kind, names), _, count in sides if count < len(names) for label in kind}
+        moved = [name for (_, names), was, is_ in sides for name in names[min(was, is_) : max(was, is_)]]
+        lacking = len(every - in_val), len(every - in_train)
+        return sum(lacking), lacking[0], len(moved), sum(abs(drawn[name] - share) for name in moved)
+
+    nearby = [
+        range(max(0, count - 1), min(len(names), count + 1) + 1)
+        for names, count in zip(kinds.values(), below, strict=True)
+    ]
+    best = min(itertools.product(*nearby), key=cost)
+    return {name for names, count in zip(kinds.values(), best, strict=True) for name in names[:count]}
 
 
 def _draw(name: str, seed: int) -> float:
@@ -174,12 +205,16 @@ class CropStore:
         """The picture, RGB.
 
         Raises:
-            InputError: There is none, it cannot be decoded, or it is smaller than 16 px.
+            InputError: There is none, it is no PNG, JPEG, WebP or BMP that can be decoded, it is smaller than
+                16 px, or it has more than 33 million px.
         """
-        data = np.frombuffer(self._bytes(uri), np.uint8)
+        data = self._bytes(uri)
+        width, height = picture_size(data) or (0, 0)
+        if width * height > _MOST_PX:
+            raise InputError(f"{uri}: larger than {_MOST_PX:,} px")
         try:
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error as error:  # larger than it allows
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if width else None
+        except cv2.error as error:  # a side that it does not allow
             raise InputError(f"{uri}: not a picture that can be decoded: {error.err}") from error
         if picture is None:
             raise InputError(f"{uri}: not a picture that can be decoded")
@@ -196,22 +231,37 @@ class CropStore:
         try:
             if not separator:
                 return _regular(Path(uri))
-            archive += ".tar"
-            if not Path(archive).is_file():
-                raise InputError(f"{archive}: not a regular file")
-            if archive not in self._members:
-                with tarfile.open(archive, "r:") as tar:
-                    self._members[archive] = {entry.name: (entry.offset_data, entry.size) for entry in tar}
-        except (OSError, ValueError, tarfile.TarError) as error:
+            return self._member(f"{archive}.tar", member)
+        except _UNREADABLE as error:
             raise InputError(f"{uri}: cannot be read: {error}") from error
+
+    def _member(self, archive: str, member: str) -> bytes:
+        if not Path(archive).is_file():
+            raise InputError(f"{archive}: not a regular file")
+        if archive not in self._members:
+            self._members[archive] = _index(archive)
         if member not in self._members[archive]:
-            raise InputError(f"{uri}: {archive} holds no {member}")
+            raise InputError(f"{archive} holds no {member}")
         offset, size = self._members[archive][member]
         if size > _MOST_BYTES:
-            raise InputError(f"{uri}: larger than {_MOST_BYTES:,} bytes")
+            raise InputError(f"{archive}!{member}: larger than {_MOST_BYTES:,} bytes")
         with Path(archive).open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _index(archive: str) -> dict[str, tuple[int, int]]:
+    """Offset and size of every member of a tar."""
+    members: dict[str, tuple[int, int]] = {}
+    last = -1
+    with tarfile.open(archive, "r:") as tar:
+        for entry in tar:
+            # A size below 0 leads back to an earlier member, and from there round and round.
+            if entry.size < 0 or entry.offset <= last:
+                raise tarfile.ReadError(f"{entry.name} has a size below 0")
+            last = entry.offset
+            members[entry.name] = entry.offset_data, entry.size
+    return members
 
 
 def _regular(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detector.crops import resize
 from detector.degrade import Picture
 from detector.evaluation.metrics import Scores, auc
+from detector.model import load_network
 from detector.network import ClipNetwork, build
 from detector.training.clips import one_per_clip
 from detector.training.curves import draw_curves
@@ -64,12 +65,11 @@ def train_frames(plan: FrameCycle) -> FramesEnd:
 
     Raises:
         InputError: The samples do not make pairs.
-        WeightsError: `init_from` has another architecture.
+        WeightsError: `init_from` has another architecture, or the teacher's tensors are not its header's.
     """
     torch.manual_seed(plan.batches.seed)
-    network = build(plan.architecture)
-    if plan.init_from is not None:
-        start_from(network, plan.init_from, plan.architecture)
+    start = plan.init_from
+    network = build(plan.architecture) if start is None else start_from(start, plan.architecture)
     if plan.folded:
         fold(network)
     objective = FrameObjective(network, plan.objective, _targets(plan))
@@ -93,10 +93,8 @@ def _targets(plan: FrameCycle) -> Targets | None:
     if plan.teacher is None:
         return None
     weights = read(plan.teacher)
-    teacher = build(weights.header.architecture)
-    teacher.load_state_dict(weights.tensors())
     size, workers = weights.header.input.size, plan.cycle.workers
-    return cache_targets(teacher, plan.train, plan.folder / "teacher", size, workers)
+    return cache_targets(load_network(weights), plan.train, plan.folder / "teacher", size, workers)
 
 
 def _evaluate(samples: Sequence[Sample], size: int) -> Evaluate:

@@ -2,7 +2,7 @@
 
 A step's batch depends on the step alone, and a checkpoint holds all that changes (parameters, optimizer,
 averages, random state, step), so a cycle that was killed and continued does the same arithmetic as one that
-was not.
+was not: on a CPU to the last bit, on a GPU up to the order of its sums.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class CycleEnd:
 
     step: int
     finished: bool
-    """False when it was asked to stop; run it again to go on."""
+    """Whether all steps were done; if not, run it again to go on."""
     signal: int | None = None
-    """What asked it to."""
+    """What asked it to stop, be it in the last step."""
     figures: dict[str, float] = field(default_factory=dict)
     """Of the last validation."""
 
@@ -79,7 +79,7 @@ class Cycle:
     Args:
         module: Called with a Batch; returns losses by name, whose sum is minimised.
         batches: Item i is the batch of step i.
-        folder: Holds `checkpoint.pt`, `log.csv`, `validation.csv` and at the end `average.pt`.
+        folder: Holds `checkpoint.pt`, `log.csv` and `validation.csv`.
         options: How to run.
         evaluate: Called with the averaged module.
     """
@@ -110,10 +110,7 @@ class Cycle:
         with self._until_asked_to_stop():
             self._train()
         self._save()
-        finished = self._step == self._steps
-        if finished:
-            torch.save(self._average, self._folder / "average.pt")
-        return CycleEnd(self._step, finished, None if finished else self._stopped_by, self._figures)
+        return CycleEnd(self._step, self._step == self._steps, self._stopped_by, self._figures)
 
     def averaged_state(self) -> dict[str, Tensor]:
         """The averaged parameters and buffers of the module."""
@@ -210,18 +207,22 @@ class Cycle:
 
     def _resume(self) -> None:
         path = self._folder / _CHECKPOINT
-        if not path.exists():
-            return
-        state: dict[str, Any] = torch.load(path, map_location=self._options.device, weights_only=True)
-        self._step = state["step"]
-        self._module.load_state_dict(state["module"])
-        self._average = state["average"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"].cpu())
-        self._figures = state["figures"]
+        if path.exists():
+            self._load(path)
+            _log.info("continuing at step %d of %d", self._step, self._steps)
         for name in ("log.csv", "validation.csv"):
             _forget_after(self._folder / name, self._step)
-        _log.info("continuing at step %d of %d", self._step, self._steps)
+
+    def _load(self, path: Path) -> None:
+        # To the CPU first: AdamW counts its steps there, and on a GPU would wait for each counter.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        self._step = state["step"]
+        self._module.load_state_dict(state["module"])
+        for name, value in state["average"].items():
+            self._average[name].copy_(value)
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        self._figures = state["figures"]
 
     @contextmanager
     def _until_asked_to_stop(self) -> Iterator[None]:
@@ -288,9 +289,13 @@ def _append(path: Path, row: Mapping[str, object]) -> None:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drops the rows of steps that will be done again."""
+    """Drops the rows of steps that will be done again, and those that a kill or a full disk cut off."""
     if not path.exists():
         return
-    header, *rows = path.read_text().splitlines()
-    kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+    header, *rows = path.read_text(errors="replace").split("\n")[:-1] or [""]
+    whole = [row for row in rows if row.count(",") == header.count(",")]
+    kept = [row for row in whole if (number := row.split(",")[0]).isdecimal() and int(number) <= step]
+    if not kept or not header.startswith("step,"):
+        path.unlink()
+        return
     path.write_text("\n".join([header, *kept]) + "\n")

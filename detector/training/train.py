@@ -37,7 +37,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a training left; no weights while it is not finished."""
+    """What a training left; no weights where it was asked to stop."""
 
     end: CycleEnd
     heads: HeadsEnd | None = None
@@ -54,7 +54,7 @@ def train(plan: Training) -> Outcome:
         WeightsError: `init_from` has another architecture.
     """
     done = train_frames(plan.frames)
-    if done.state is None:
+    if done.state is None or done.end.signal is not None:
         return Outcome(done.end)
     network = build(plan.frames.architecture)
     network.load_state_dict(done.state)

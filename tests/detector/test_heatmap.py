@@ -74,6 +74,23 @@ def test_a_network_whose_last_block_is_shuffled_gives_another_map(model: Model) 
     np.testing.assert_array_equal(heat_maps(clips, model), before)
 
 
+def test_cudnn_whose_lstm_has_no_gradient_in_evaluation_is_left_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[bool] = []
+    logit = model.clip_logit
+
+    def watched(frames: torch.Tensor) -> torch.Tensor:
+        enabled.append(torch.backends.cudnn.enabled)
+        return logit(frames)
+
+    monkeypatch.setattr(model, "clip_logit", watched)
+    heat_maps(faces(model.header.input.size), model)
+    assert enabled
+    assert not any(enabled), "on a GPU this raises: cudnn RNN backward can only be called in training mode"
+    assert torch.backends.cudnn.enabled, "it is left out for good"
+
+
 def test_the_lstm_is_part_of_the_graph(tmp_path: Path) -> None:
     maps = []
     for mix in (0.0, 1.0):

@@ -177,6 +177,16 @@ def test_a_damaged_index_of_tensors_is_refused(made: WeightsFile, tmp_path: Path
         Model(read(path))
 
 
+@pytest.mark.parametrize("field", ["extra", "shape"])
+def test_what_is_nested_deep_in_the_index_of_tensors_is_refused(made: WeightsFile, field: str) -> None:
+    entry = {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} | {field: "deep"}
+    index = {"__metadata__": header_of(made.data)["__metadata__"], "projection.bias": entry}
+    for depth in range(800, 1000):  # at one of them JSON can be read, but not written again
+        text = json.dumps(index).replace('"deep"', "[" * depth + "]" * depth).encode()
+        with pytest.raises(WeightsError):
+            weights.parse(len(text).to_bytes(8, "little") + text, "deep", "")
+
+
 def test_a_flipped_bit_in_a_shipped_file_is_refused(
     made: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,34 @@ def test_broken_files_are_listed(command: Command, pictures: Path) -> None:
     assert report["skipped"] == {".md": 1}
 
 
+def test_of_crops_that_others_cut_every_one_is_tried(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    lines = [
+        f"{path},{path.parent.parent.name},{path.parent.name},clip of {path.parent},1.25"
+        for path in pictures.rglob("*.png")
+    ]
+    (pictures / "real" / "p0" / "first.png").write_bytes(b"no picture")
+    lines.insert(0, f"{pictures / 'real/p0/first.png'},real,p0,clip of {pictures / 'real/p0'},1.25")
+    (tmp_path / "s.csv").write_text("\n".join(["uri,label,group,clip,reach", *lines]))
+    report = json.loads(command("dataset", "check", tmp_path / "s.csv", "--json").out)
+    assert report["audit"]["unreadable"] == [str(pictures / "real" / "p0" / "first.png")], (
+        "clip and reach of a CSV made its crops pass for ones that were cut here"
+    )
+
+
+def test_pictures_that_cannot_be_read_do_not_count_for_their_side(command: Command, tmp_path: Path) -> None:
+    lines = ["uri,label,group,split"]
+    for number, split in enumerate(("train", "train", "val", "val")):
+        _picture(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'fake' if number % 2 else 'real'},p{number},{split}")
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    done = command("dataset", "check", tmp_path / "s.csv", "--json")
+    assert json.loads(done.out)["lacking"] == ["the side `val` has 1 reals and 0 fakes; it needs both"]
+    assert done.code == 2
+
+
 def test_the_same_picture_with_two_labels_is_not_fit(command: Command, pictures: Path) -> None:
     shutil.copy(pictures / "real" / "p3" / "a.png", pictures / "fake" / "p3" / "b.png")
     done = command("dataset", "check", pictures)

@@ -2,20 +2,27 @@
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from detector.training.data import CropStore, Sample
+from detector.training.finish import Figures
+from detector.training.loop import CycleEnd
+from detector.training.train import Outcome
 from detector.types import CropSpec, ExtractOptions, Sampling
-from detector.weights import Input, read
-from jobs import crop_shards
+from detector.weights import Architecture, Input, read, resolve, write
+from jobs import crop_shards, train, train_report
+from jobs.cli_options import print_json
 from jobs.config import ScanSettings
 from jobs.crop_shards import REACH, cut, extract_options
 from jobs.dataset import samples_of
 from jobs.files import alone_in
+from jobs.train_config import TrainSettings
 from tests.jobs.conftest import Command
 from tests.scans import read_rows
 from tests.toy import make_toy_set
@@ -210,6 +217,18 @@ def test_the_weights_that_a_teacher_is_and_its_student_have_to_fit(
     assert "only a resnext_lstm learns from a teacher" in default.err
 
 
+@pytest.mark.parametrize("key", ["init_from", "teacher"])
+def test_weights_whose_tensors_are_not_those_of_their_header_are_told_before_videos_are_cut(
+    command: Command, tmp_path: Path, key: str
+) -> None:
+    header = read(resolve("efficientnet_lite0_lstm")).header
+    write(tmp_path / "claims.safetensors", header, {"projection.weight": torch.zeros(2)})
+    sets = _sets(**{key: tmp_path / "claims.safetensors"})
+    done = command("train", tmp_path / "no data", "-o", tmp_path / "out", *sets)
+    assert done.code == 2
+    assert "the tensors do not fit" in done.err, f"{key} was not looked at before the data"
+
+
 def test_a_start_without_statistics_is_not_trained_as_if_it_had_some(
     command: Command, toy_set: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +236,36 @@ def test_a_start_without_statistics_is_not_trained_as_if_it_had_some(
     done = command("train", toy_set, "-o", tmp_path / "out", *sets)
     assert done.code == 2
     assert "fold_batchnorm: default was trained with it" in done.err
+
+
+def test_the_lstm_is_trained_on_as_many_frames_as_inference_gives_it(tmp_path: Path) -> None:
+    settings, real = TrainSettings(init_from=None), Sample("a.png", 0, "anna", "train")
+    plan = train._plan(settings, [real], Architecture(), Input(frames=4), tmp_path)
+    assert plan.clips is not None
+    assert plan.clips.frames == 4, "the header says 4 frames a clip, stage B makes clips of another length"
+
+
+def test_an_interval_that_one_group_does_not_have_is_null_in_json_and_left_out_in_words() -> None:
+    none = math.nan
+    figures = Figures(
+        crops=20,
+        groups=1,
+        auc=0.8,
+        auc_low=none,
+        auc_high=none,
+        auc_jpeg40=0.8,
+        auc_tighter=0.8,
+        auc_wider=0.8,
+        auc_unseen_blends=0.5,
+        recall_fpr5=0.4,
+        recall_fpr1=0.2,
+    )
+    outcome = Outcome(CycleEnd(step=5, finished=True), path=Path("a.safetensors"), figures=figures)
+    assert "validation AUC 0.800 (20 crops of 1 groups)" in train_report.closing(outcome)
+    found = train_report.as_json(outcome)["figures"]
+    assert (found["auc"], found["auc_low"], found["auc_high"]) == (0.8, None, None)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"auc": none})
 
 
 # --- crops ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """An audit finds what would make results meaningless."""
 
 import json
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.training.audit import LEAK, audit, blind_auc, container_facts, shared_people
+from detector.training.audit import LEAK, audit, blind_auc, blind_facts, container_facts, shared_people
 from detector.training.data import Sample
 
 
@@ -72,3 +73,15 @@ def test_a_container_that_tells_the_label_is_found():
     assert blind_auc(container_facts(sizes), samples) < LEAK
     assert blind_auc(container_facts(codecs), samples) > 0.99
     assert np.isfinite(container_facts([same | {"size": 0, "fps": None, "duration_s": None}])).all()
+
+
+def test_a_large_picture_is_looked_at_in_little_memory():
+    picture = np.random.default_rng(0).integers(0, 256, (1000, 1200, 3), dtype=np.uint8)
+    tracemalloc.start()
+    facts = blind_facts(picture)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * picture.nbytes, f"looking at it takes {peak / picture.nbytes:.0f} times its own memory"
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    sharpness = np.log1p(cv2.Laplacian(grey, cv2.CV_64F).var())
+    assert facts == pytest.approx([1200, 1000, *picture.mean(axis=(0, 1)), grey.std(), sharpness])

@@ -1,5 +1,10 @@
 """Reading lists and pictures, splitting by person, and batches in which every fake has its real."""
 
+import itertools
+import shutil
+import struct
+import tarfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from detector.training.data import (
     read_samples,
     split_by_component,
 )
+from detector.training.picture_size import picture_size
 
 
 def test_samples_are_read_with_labels_in_words_and_numbers(toy):
@@ -97,6 +103,29 @@ def test_both_classes_are_on_both_sides_of_few_people(seed: int):
             assert {sample.label for sample in split if sample.split == side} == {0, 1}
 
 
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_a_split_with_both_classes_on_both_sides_is_found_where_there_is_one(share: float):
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        people = {f"p{number}": str(rng.choice(["0", "1", "01"])) for number in range(rng.integers(2, 6))}
+        samples = [Sample(name, int(label), name) for name, labels in people.items() for label in labels]
+
+        def is_good(val: set[str], samples: list[Sample] = samples) -> bool:
+            sides = ({s.label for s in samples if (s.group in val) == inside} for inside in (True, False))
+            return all(labels == {0, 1} for labels in sides)
+
+        exists = any(is_good(set(val)) for n in range(6) for val in itertools.combinations(people, n))
+        val = {s.group for s in split_by_component(samples, share, seed) if s.split == "val"}
+        assert is_good(val) == exists, f"{people}: with {val or 'nobody'} in val a side lacks a class"
+
+
+def test_a_real_person_a_fake_one_and_one_of_both_are_split_as_only_one_way_works():
+    samples = [Sample("ar", 0, "a"), Sample("af", 1, "a"), Sample("b", 0, "b"), Sample("c", 1, "c")]
+    for seed in range(100):
+        sides = {s.group: s.split for s in split_by_component(samples, 0.2, seed)}
+        assert sides["b"] == sides["c"] != sides["a"], f"seed {seed}: {sides}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -131,6 +160,90 @@ def test_pictures_that_cannot_be_used_say_why(tmp_path: Path):
     ):
         with pytest.raises(InputError, match=said):
             CropStore().read(str(tmp_path / uri))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "how"),
+    [
+        (".png", []),
+        (".jpg", []),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 1]),
+        (".webp", [cv2.IMWRITE_WEBP_QUALITY, 80]),
+        (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),
+        (".bmp", []),
+    ],
+)
+def test_the_size_of_a_picture_stands_in_its_header(suffix: str, how: list[int]):
+    picture = np.random.default_rng(0).integers(0, 256, (300, 523, 3), dtype=np.uint8)
+    data = cv2.imencode(suffix, picture, how)[1].tobytes()
+    assert picture_size(data) == (523, 300)
+    for cut in range(0, 700, 3):
+        assert picture_size(data[:cut]) in (None, (523, 300)), f"another size where {suffix} ends at {cut}"
+
+
+def test_the_size_is_found_behind_what_a_jpeg_may_have_before_it():
+    data = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
+    before = b"\xff\xe1\x00\x13" + b"\xff\xc0\x00\x11\x08\x00\x01\x00\x01" + b"\0" * 8  # as a thumbnail has
+    hidden = data[:2] + before + b"stray" + b"\xff" * 4 + b"\xd0\xff\0" + data[2:]
+    assert picture_size(hidden) == (30, 20)
+
+
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path):
+    rows = zlib.compress(bytes(6001) * 6000, 9)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 6000, 6000, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    png = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert len(png) < 40_000
+    with pytest.raises(InputError, match="larger than 33,554,432 px"):
+        CropStore().read(str(tmp_path / "bomb.png"))
+
+
+def _member(size: int, kind: bytes = tarfile.REGTYPE, name: str = "a.png") -> bytes:
+    """A header as GNU tar writes it, without what it heads."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = size, kind
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    "tar",
+    [
+        _member(0) + _member(-512),
+        _member(0) + _member(20, tarfile.XHDTYPE) + b"14 size=-1536\n".ljust(512, b"\0") + _member(512),
+        _member(0) + _member(-512, tarfile.GNUTYPE_SPARSE),
+        _member(1 << 80),
+        _member(1 << 80, tarfile.XHDTYPE) + _member(0),
+        _member(1 << 62, tarfile.XHDTYPE) + _member(0),
+        b"".join(_member(512, tarfile.GNUTYPE_LONGNAME) + bytes(512) for _ in range(2000)) + _member(0),
+    ],
+    ids=[
+        "below 0",
+        "below 0 in pax",
+        "below 0 and sparse",
+        "beyond 64 bits",
+        "beyond 64 bits in pax",
+        "longer than memory",
+        "names of names",
+    ],
+)
+def test_a_tar_that_leads_astray_is_an_input_error(tmp_path: Path, tar: bytes):
+    (tmp_path / "astray.tar").write_bytes(tar + bytes(4096))
+    with pytest.raises(InputError, match="cannot be read"):
+        CropStore().read(f"{tmp_path / 'astray.tar'}!b.png")
+
+
+def test_a_tar_that_goes_away_while_it_is_read_is_an_input_error(toy_csv: Path, tmp_path: Path, monkeypatch):
+    tar = shutil.copy(toy_csv.parent / "crops.tar", tmp_path / "crops.tar")
+    store = CropStore()
+    store.read(f"{tar}!p0_0.png")
+    tar.unlink()
+    monkeypatch.setattr(Path, "is_file", lambda _: True)  # as it was a moment ago
+    with pytest.raises(InputError, match="cannot be read"):
+        store.read(f"{tar}!p0_0.png")
 
 
 def test_the_middle_of_a_picture_that_is_not_square_is_taken(tmp_path: Path):

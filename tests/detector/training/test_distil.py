@@ -1,6 +1,7 @@
 """The teacher's answers are cached once and found again wherever the student looks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +42,38 @@ def test_cached_answers_are_the_teachers(teacher, toy, tmp_path: Path):
 def test_caching_goes_on_where_it_stopped(teacher, toy, tmp_path: Path):
     whole = cache_targets(teacher, toy, tmp_path, size=64, workers=0)
     expected = np.array(whole.logits)
-    state = json.loads((tmp_path / "state.json").read_text())
-    (tmp_path / "state.json").write_text(json.dumps({**state, "done": 12}))
+    (kept,) = tmp_path.glob("*/state.json")
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "done": 12}))
     whole.logits[12:] = 0
     again = cache_targets(teacher, toy, tmp_path, size=64, workers=0)
     assert again.logits == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_cache_of_other_samples_is_refused(teacher, toy, tmp_path: Path):
-    cache_targets(teacher, toy, tmp_path, size=64, workers=0)
-    with pytest.raises(ValueError, match="delete the folder"):
-        cache_targets(teacher, toy[:5], tmp_path, size=64, workers=0)
+def test_answers_of_another_teacher_or_to_other_crops_are_not_taken(teacher, toy, tmp_path: Path):
+    torch.manual_seed(1)
+    other = EfficientNetLite0LSTM(Architecture(projection=16, hidden=8))
+    turned, wider = toy[::-1], [replace(sample, reach=1.5) for sample in toy]
+    for asked, samples in (
+        (teacher, toy),
+        (other, toy),
+        (teacher, turned),
+        (teacher, toy[:5]),
+        (teacher, wider),
+    ):
+        kept = cache_targets(asked, samples, tmp_path / "kept", size=64, workers=0).logits
+        fresh = cache_targets(
+            asked, samples, tmp_path / f"fresh-{len(list(tmp_path.iterdir()))}", 64, 0
+        ).logits
+        assert np.array_equal(kept, fresh), (
+            "answers of another teacher, or to other crops, were taken from disk"
+        )
+
+
+def test_a_teacher_may_see_a_size_that_is_no_multiple_of_16(teacher, toy, tmp_path: Path):
+    maps = cache_targets(teacher, toy[:2], tmp_path, size=50, workers=0).maps(np.array([0, 1]))
+    assert (maps.stride8.shape[2:], maps.stride16.shape[2:]) == ((7, 7), (4, 4)), (
+        "what 50 px give, rounded up"
+    )
 
 
 def test_maps_are_seen_through_the_window():

@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from detector.errors import SettingsError
 from detector.evaluation.metrics import auc
 from detector.network import ResNeXtLSTM
+from detector.training.curves import draw_curves
 from detector.training.data import Batch, BatchOptions, PairedCrops
 from detector.training.distil import normalised
 from detector.training.loop import Cycle, CycleOptions, rate_at
@@ -88,6 +90,67 @@ def test_the_log_forgets_steps_that_are_done_again(toy, tmp_path: Path):
     Cycle(_objective(), _batches(toy), tmp_path, OPTIONS, _figures).run()
     with (tmp_path / "validation.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["10", "20"]
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (b"", []),
+        (b"step,con", []),
+        (b"10,1.0\r\n", []),
+        (b"step,constant\r\n10,1.0\r\n12\r\n14,1.0,14,1.0\r\n15,1", ["10"]),
+        (b"step,constant\r\n10,1.0\r\n\0\0\0,\xff\r\n", ["10"]),
+    ],
+    ids=["empty", "no whole header", "no header", "short and glued rows", "bytes of a crash"],
+)
+def test_what_a_full_disk_left_of_a_log_stops_no_training(toy, tmp_path: Path, found: bytes, kept: list[str]):
+    Cycle(_objective(), _batches(toy), tmp_path, OPTIONS, _figures).run()
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save({**checkpoint, "step": 19}, tmp_path / "checkpoint.pt")
+    for name in ("log.csv", "validation.csv"):
+        (tmp_path / name).write_bytes(found)
+    assert Cycle(_objective(), _batches(toy), tmp_path, OPTIONS, _figures).run().finished
+    draw_curves(tmp_path)
+    with (tmp_path / "validation.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"step": step, "constant": "1.0"} for step in [*kept, "20"]]
+
+
+def test_a_cycle_without_a_checkpoint_keeps_no_rows_of_an_earlier_one(toy, tmp_path: Path):
+    (tmp_path / "validation.csv").write_text("step,auc,more\n10,0.5,1\n200,0.7,1\n")
+    Cycle(_objective(), _batches(toy, 1), tmp_path, OPTIONS, _figures).run()
+    found = (tmp_path / "validation.csv").read_text()
+    assert found == "step,constant\n1,1.0\n", (
+        "rows of a cycle that left no checkpoint stand among the new ones"
+    )
+
+
+def test_a_stop_in_the_last_validation_is_not_forgotten(toy, tmp_path: Path):
+    def stops(_: nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"constant": 1.0}
+
+    end = Cycle(_objective(), _batches(toy, 1), tmp_path, OPTIONS, stops).run()
+    assert end.finished
+    assert end.signal == signal.SIGTERM, "it was asked to stop, and its caller does not learn of it"
+    assert Cycle(_objective(), _batches(toy, 1), tmp_path, OPTIONS, stops).run().signal is None
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
+def test_a_cycle_that_goes_on_counts_its_steps_where_it_did(toy, tmp_path: Path, monkeypatch):
+    Cycle(_objective(), _batches(toy, 1), tmp_path, OPTIONS, _figures).run()
+    places: list[str] = []
+    load = torch.load
+
+    def watched(path: Path, *, map_location: str, weights_only: bool) -> object:
+        places.append(map_location)
+        return load(path, map_location="cpu", weights_only=weights_only)
+
+    monkeypatch.setattr(torch, "load", watched)
+    gone_on = Cycle(_objective(), _batches(toy, 1), tmp_path, replace(OPTIONS, device="meta"), _figures)
+    gone_on._resume()
+    assert places == ["cpu"], "AdamW's counters are put on the device, which is waited for at every step"
+    state = next(iter(gone_on._optimizer.state.values()))
+    assert (state["step"].device.type, state["exp_avg"].device.type) == ("cpu", "meta")
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -1,11 +1,16 @@
 """A whole training on the toy set: both stages, one file."""
 
+import signal
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+import detector.training.train
 from detector.model import Model
 from detector.training.clips import ClipOptions
 from detector.training.data import BatchOptions
-from detector.training.frames import FrameCycle
+from detector.training.frames import FrameCycle, FramesEnd, train_frames
 from detector.training.heads import HeadOptions
 from detector.training.loop import CycleOptions
 from detector.training.train import Training, train
@@ -53,6 +58,20 @@ def test_the_same_call_again_gives_the_same_file(toy, tmp_path: Path):
     assert first.weights is not None
     assert second.weights is not None
     assert first.weights.sha256 == second.weights.sha256
+
+
+def test_a_stop_in_the_last_step_begins_no_second_stage(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plan = _plan(toy, tmp_path, steps=1, clips=ClipOptions(frames=2, per_class=4))
+
+    def stopped(_: object) -> FramesEnd:
+        done = train_frames(plan.frames)
+        return FramesEnd(replace(done.end, signal=signal.SIGTERM), done.state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(detector.training.train, "train_frames", stopped)
+        assert train(plan).weights is None, "it was asked to stop, and went on with stage B"
+    assert not (tmp_path / "clips").exists()
+    assert train(plan).weights is not None
 
 
 def test_without_clips_the_frames_decide(toy, tmp_path: Path):
