@@ -223,7 +223,7 @@ def _opened(memory: mmap.mmap, limits: Limits, duration_s: float | None) -> None
 
 
 def _shed(helper: int, limits: Limits, room: int, keep: list[int]) -> None:
-    """Drop everything that decoding does not need, and set limits; `room` bytes for what comes out, beside."""
+    """Drop everything that decoding does not need, and set limits; what comes out has `room` bytes beside."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != helper:
         os._exit(71)

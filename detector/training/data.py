@@ -18,8 +18,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
+import math
+import struct
 import tarfile
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +32,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -35,7 +40,6 @@ from torch.utils.data import Dataset
 from detector.crops import resize
 from detector.degrade import Look, Picture, Window, degrade, draw_look, draw_window
 from detector.errors import InputError
-from detector.training.picture_size import picture_size
 from detector.training.selfblend import Families, self_blend
 
 SPLITS = ("", "train", "val", "test")
@@ -47,6 +51,9 @@ _LEAST_PX = 16
 _MOST_BYTES = 1 << 26
 # What tarfile means to raise, and what it gives for numbers beyond 64 bits and for headers without end.
 _UNREADABLE = (OSError, ValueError, OverflowError, MemoryError, RecursionError, tarfile.TarError)
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_NO_HEADER = (OSError, SyntaxError, ValueError, struct.error)
+"""What Pillow raises for a header that makes no sense."""
 _MOST_PX = 1 << 25  # 300 MB while it is decoded
 LOOK_OF_BLENDS = 0.35
 """Strength of what blends go through: degraded as often as face swaps, their borders could not be seen."""
@@ -209,11 +216,11 @@ class CropStore:
                 16 px, or it has more than 33 million px.
         """
         data = self._bytes(uri)
-        width, height = picture_size(data) or (0, 0)
-        if width * height > _MOST_PX:
+        pixels = _pixels(data)
+        if pixels > _MOST_PX:
             raise InputError(f"{uri}: larger than {_MOST_PX:,} px")
         try:
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if width else None
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if pixels else None
         except cv2.error as error:  # a side that it does not allow
             raise InputError(f"{uri}: not a picture that can be decoded: {error.err}") from error
         if picture is None:
@@ -248,6 +255,19 @@ class CropStore:
         with Path(archive).open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _pixels(data: bytes) -> float:
+    """How many a picture will have, from its header: 160 kB may ask for gigabytes. 0 if there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # the limit is ours
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+                return picture.width * picture.height
+        except PIL.Image.DecompressionBombError:
+            return math.inf
+        except _NO_HEADER:
+            return 0
 
 
 def _index(archive: str) -> dict[str, tuple[int, int]]:
