@@ -267,7 +267,7 @@ def test_the_ids_of_the_shipped_files_stay() -> None:
     """Tables hold them: another id means that every video would be scanned again."""
     ids = {path.stem: read(path).weights_id for path in bundled().glob("*.safetensors")}
 
-    assert ids == {"efficientnet_lite0_lstm": "db0750656e13", "resnext_lstm": "56cd2bca98fe"}
+    assert ids == {"efficientnet_lite0_lstm": "38648c8eb56f", "resnext_lstm": "9a2c6ecbeda5"}
 
 
 def test_whatever_changes_a_logit_changes_the_id(made: WeightsFile, tmp_path: Path) -> None:
