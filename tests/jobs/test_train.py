@@ -44,6 +44,7 @@ SMALL = {
     "address": "in-process",
     "workers": 0,
     "threads": 1,
+    "dtype": "float32",
 }
 
 
@@ -77,7 +78,7 @@ def output(cut_once: Path, tmp_path: Path) -> Path:
 def test_a_folder_of_videos_becomes_weights_that_a_scan_takes(
     command: Command, toy_set: Path, output: Path, tmp_path: Path
 ) -> None:
-    done = command("train", toy_set, "--output", output, *_sets(), "--json")
+    done = command("train", toy_set, "--output", output, *_sets(images=2400), "--json")
     assert done.code == 0, done.err
     trained = json.loads(done.out)
     assert trained["figures"]["auc"] == 1.0
