@@ -23,7 +23,8 @@ from detector.evaluation.conditions import CONDITIONS, Change, changed
 from detector.evaluation.figures import Items
 from detector.model import Device, Model, default_dtype, settle_process
 from detector.pipeline import decide, score
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.finish import score_pictures
 from detector.training.sources import find
 from detector.types import Clips, Facts, Policy, Reason, Status, VideoResult

@@ -19,8 +19,9 @@ from msgspec import structs
 from detector.errors import InputError, SettingsError
 from detector.memory import keep_freed_memory
 from detector.model import Device, Dtype, default_dtype, load_network
+from detector.training.batches import BatchOptions
 from detector.training.clips import ClipOptions
-from detector.training.data import BatchOptions, Sample, read_samples
+from detector.training.data import Sample, read_samples
 from detector.training.folding import was_folded
 from detector.training.frames import FrameCycle
 from detector.training.heads import HeadOptions

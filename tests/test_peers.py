@@ -8,7 +8,7 @@ import pytest
 
 from detector.crops import resize
 from detector.evaluation.metrics import auc
-from detector.training.data import CropStore
+from detector.training.crop_store import CropStore
 from detector.training.finish import labels_of
 from tests.bench import mesonet
 from tests.bench.weights import validation

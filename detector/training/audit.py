@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 from detector.degrade import Picture
 from detector.errors import InputError
 from detector.evaluation.metrics import auc, sigmoid
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 
 LEAK = 0.65
 """A classifier that sees no face should stay below this AUC; DFDC's own file sizes give .60."""

@@ -16,7 +16,9 @@ from torch import Tensor
 from detector.crops import resize
 from detector.degrade import Window, degrade_clip, draw_look, draw_window
 from detector.network import ClipNetwork
-from detector.training.data import LOOK_OF_BLENDS, CropStore, Sample
+from detector.training.batches import LOOK_OF_BLENDS
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.heads import ClipSet, clip_features
 from detector.training.motion import moving_still
 from detector.training.selfblend import Families, blend_clip

@@ -24,7 +24,8 @@ from detector.crops import resize
 from detector.efficientnet import FEATURES, STRIDE8_CHANNELS, STRIDE16_CHANNELS, EfficientNetLite0
 from detector.errors import SettingsError
 from detector.network import ClipNetwork
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.workers import Worker
 
 _INT8_PER_SIGMA = 16.0

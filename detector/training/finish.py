@@ -17,7 +17,8 @@ from detector.evaluation.intervals import auc_interval
 from detector.evaluation.metrics import Groups, Labels, Scores, auc, recall_at
 from detector.model import Model, golden_logit
 from detector.network import ClipNetwork, build
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.selfblend import Families, self_blend
 from detector.types import Clips, Policy
 from detector.weights import UNMEASURED, Architecture, Header, Input, WeightsFile, write

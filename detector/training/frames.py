@@ -16,9 +16,11 @@ from detector.degrade import Picture
 from detector.evaluation.metrics import Scores, auc
 from detector.model import load_network
 from detector.network import ClipNetwork, build
+from detector.training.batches import BatchOptions, PairedCrops
 from detector.training.clips import one_per_clip
+from detector.training.crop_store import CropStore
 from detector.training.curves import draw_curves
-from detector.training.data import BatchOptions, CropStore, PairedCrops, Sample
+from detector.training.data import Sample
 from detector.training.distil import Targets, cache_targets, normalised
 from detector.training.finish import labels_of, unseen_blend
 from detector.training.folding import fold, unfolded

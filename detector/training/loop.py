@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from detector.errors import SettingsError
-from detector.training.data import Batch
+from detector.training.batches import Batch
 from detector.training.workers import Worker
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]

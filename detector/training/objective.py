@@ -11,7 +11,7 @@ from torchvision.models.resnet import ResNet
 
 from detector.errors import SettingsError
 from detector.network import ClipNetwork
-from detector.training.data import Batch
+from detector.training.batches import Batch
 from detector.training.distil import FeatureMatcher, Maps, StudentFeatures, Targets, normalised
 
 

@@ -25,7 +25,8 @@ from detector.evaluation.figures import Items, figures, slices
 from detector.evaluation.intervals import auc_change_interval
 from detector.evaluation.metrics import auc
 from detector.model import Model, settle_process
-from detector.training.data import CropStore
+from detector.training.crop_store import CropStore
+from detector.training.data import SPLITS
 from detector.training.finish import measure
 from detector.training.motion import moving_still
 from detector.types import Clips, ClipScore, Status
@@ -136,7 +137,7 @@ def _crops(
     model: Model,
     weights: WeightsFile,
     path: Path,
-    splits: Sequence[str] = ("train", *_HELD_OUT),
+    splits: Sequence[str] = SPLITS,
     *,
     robustness: bool = False,
     slice_by: Sequence[str] = (),

@@ -19,7 +19,7 @@ from detector.crops import resize
 from detector.evaluation.intervals import Interval, bootstrap
 from detector.heatmap import heat_maps
 from detector.model import Model, settle_process
-from detector.training.data import CropStore
+from detector.training.crop_store import CropStore
 from detector.training.finish import groups_of
 from detector.types import Clips
 from detector.weights import manifest, read, resolve

@@ -28,7 +28,8 @@ from detector.evaluation.metrics import Scores, auc, recall_at
 from detector.model import Model, settle_process
 from detector.network import build
 from detector.pipeline import decide
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.finish import groups_of, labels_of
 from detector.types import Clips, ClipScore, ExtractOptions, Facts
 from detector.weights import UNMEASURED, bundled, manifest, read, resolve

@@ -20,7 +20,8 @@ from detector.degrade import Look, Picture, degrade, degrade_clip, draw_look
 from detector.evaluation.intervals import auc_change_interval, auc_interval
 from detector.evaluation.metrics import Groups, Labels, Scores, auc
 from detector.model import Model, settle_process
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.finish import groups_of, labels_of, logits_of, score_pictures
 from detector.training.motion import moving_still
 from detector.types import Clips, CropSpec, ExtractOptions

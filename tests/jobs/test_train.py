@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.training.data import CropStore, Sample
+from detector.training.crop_store import CropStore
+from detector.training.data import Sample
 from detector.training.finish import Figures
 from detector.training.loop import CycleEnd
 from detector.training.train import Outcome

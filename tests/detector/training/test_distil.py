@@ -10,7 +10,8 @@ import torch
 
 from detector.errors import SettingsError
 from detector.network import EfficientNetLite0LSTM, ResNeXtLSTM, build
-from detector.training.data import BatchOptions, CropStore, PairedCrops
+from detector.training.batches import BatchOptions, PairedCrops
+from detector.training.crop_store import CropStore
 from detector.training.distil import cache_targets, normalised, under_window
 from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits
 from detector.weights import Architecture

@@ -9,7 +9,7 @@ import torch
 from detector.evaluation.metrics import auc
 from detector.model import Model
 from detector.network import ResNeXtLSTM
-from detector.training.data import CropStore
+from detector.training.crop_store import CropStore
 from detector.training.finish import (
     Draft,
     export,

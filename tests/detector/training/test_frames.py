@@ -7,7 +7,7 @@ import torch
 
 from detector.errors import WeightsError
 from detector.network import build
-from detector.training.data import BatchOptions
+from detector.training.batches import BatchOptions
 from detector.training.finish import Draft, export
 from detector.training.frames import FrameCycle, train_frames
 from detector.training.loop import CycleOptions

@@ -14,8 +14,8 @@ from torch import nn
 from detector.errors import SettingsError
 from detector.evaluation.metrics import auc
 from detector.network import ResNeXtLSTM
+from detector.training.batches import Batch, BatchOptions, PairedCrops
 from detector.training.curves import draw_curves
-from detector.training.data import Batch, BatchOptions, PairedCrops
 from detector.training.distil import normalised
 from detector.training.loop import Cycle, CycleOptions, rate_at
 from detector.training.objective import FrameObjective, ObjectiveOptions, frame_logits

@@ -8,8 +8,8 @@ import pytest
 
 import detector.training.train
 from detector.model import Model
+from detector.training.batches import BatchOptions
 from detector.training.clips import ClipOptions
-from detector.training.data import BatchOptions
 from detector.training.frames import FrameCycle, FramesEnd, train_frames
 from detector.training.heads import HeadOptions
 from detector.training.loop import CycleOptions
