@@ -28,6 +28,15 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+def complaints_of(page: Page) -> list[str]:
+    """Grows by what the browser says on the console, by errors of scripts, and by dialogs."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text))
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on("dialog", lambda dialog: found.append(f"dialog: {dialog.message}"))
+    return found
+
+
 def faults(page: Page) -> list[str]:
     """What axe-core calls serious or critical on the page as it is now: rule, places, what to do."""
     found = Axe().run(page).response["violations"]

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
+from tests.browser import complaints_of
 from tests.reviewing import Served, served
 from tests.waiting import wait_for
 
@@ -80,14 +81,14 @@ class Guest:
     page: Page
     context: BrowserContext
     base: str
-    complaints: list[str] = field(default_factory=list)
+    complaints: list[str]
 
     def opens(self) -> None:
         """Open the upload page afresh."""
         self.page.goto(f"{self.base}/upload")
 
-    def chooses(self, *files: Path | FilePayload) -> None:
-        self.page.set_input_files("#file", files)  # type: ignore[arg-type]
+    def chooses(self, file: Path | FilePayload) -> None:
+        self.page.set_input_files("#file", file)
 
     def sends(self, file: Path | FilePayload, profile: str = "balanced") -> str:
         """Send a file; the address of its page."""
@@ -138,10 +139,7 @@ def guest(browser: Browser, running: Watched, **options: Any) -> Iterator[Guest]
     context = browser.new_context(**options)
     context.add_init_script(_LISTEN)
     page = context.new_page()
-    somebody = Guest(page, context, running.served.base)
-    page.on("console", lambda message: somebody.complaints.append(message.text))
-    page.on("pageerror", lambda error: somebody.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: somebody.complaints.append(f"dialog: {dialog.message}"))
+    somebody = Guest(page, context, running.served.base, complaints_of(page))
     page.goto(running.served.url)
     somebody.opens()
     try:

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from detector.faces import load
+from tests.browser import complaints_of
 from tests.e2e.test_review import Visitor, row, visitor
 from tests.pages import pictures
 from tests.reviewing import HOSTILE, Served, make_output, served
@@ -105,10 +106,9 @@ def test_evidence_of_a_video_of_the_table_veiled_and_clear(
 ) -> None:
     scanned = output.parent / "scanned"  # whose scores are those of its weights
     found = row(scanned, HOSTILE)
-    complaints: list[str] = []
     with served(scanned, tmp_path / "log", "--user", "ann") as server:
         page = browser.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
+        complaints = complaints_of(page)
         page.goto(server.url)
         page.goto(f"{server.base}/videos/{found['video_id']}")
         page.get_by_role("link", name="Evidence page").click()

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from jobs import query
 from jobs.review.decisions import Decision, Reviews
-from tests.browser import faults
+from tests.browser import complaints_of, faults
 from tests.reviewing import HOSTILE, Served, make_output, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ class Visitor:
 
     page: Page
     context: BrowserContext
-    complaints: list[str] = field(default_factory=list)
+    complaints: list[str]
 
     def ready(self) -> None:
         """Wait until the page of a video answers keys, decisions too."""
@@ -104,9 +104,7 @@ def visitor(browser: Browser, server: Served, name: str, **options: Any) -> Iter
     """Somebody who opened the printed address and gave a name."""
     context = browser.new_context(**options)
     page = context.new_page()
-    somebody = Visitor(page, context)
-    page.on("console", lambda message: somebody.complaints.append(message.text))
-    page.on("pageerror", lambda error: somebody.complaints.append(str(error)))
+    somebody = Visitor(page, context, complaints_of(page))
     page.goto(server.url)
     assert page.url == f"{server.base}/who", "the token is gone from the address"
     page.fill("#who", name)
