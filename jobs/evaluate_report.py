@@ -53,11 +53,11 @@ def report(
         scores: From `evaluate`.
         weights: That were evaluated.
         policy: Calibration and thresholds that they were judged by.
-        slice_by: Columns that are there, beside the usual ones.
+        slice_by: Columns, beside the usual ones; one that nothing has a value of makes no slices.
         about: What else is to be known of the run.
     """
     items = scores.frame if scores.video is None else scores.video
-    columns = [*(name for name in SLICED_BY if name in items.facets and name not in slice_by), *slice_by]
+    columns = [name for name in dict.fromkeys((*SLICED_BY, *slice_by)) if name in items.facets]
     return {
         "schema": SCHEMA,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

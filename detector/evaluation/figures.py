@@ -77,25 +77,24 @@ def figures(items: Items, policy: Policy, seed: int = 0) -> dict[str, Any]:
     """
     covered = items.only(items.covered)
     found = _counts(items) | {"coverage": _share(len(covered), len(items))}
-    every = _Judged(_as_errors(items), policy).figures(None)
+    every = _plain(_Judged(_as_errors(items), policy).figures(None))
+    reals = covered.labels == 0
+    unsaid = [] if len(set(covered.groups[reals].tolist())) >= STRICT_GROUPS else ["tpr_at_fpr_0_1"]
+    every |= dict.fromkeys(unsaid)
     if not len(covered):
         nothing = dict.fromkeys((*every, *_OF_PROBABILITIES, "confusion", "risk_coverage"))
-        return found | nothing | {"intervals": {}, "all": _plain(every | {"tpr_at_fpr_0_1": None})}
+        return found | nothing | {"intervals": {}, "all": every}
     judged = _Judged(covered, policy)
-    reals = covered.labels == 0
 
     def both(weights: Scores | None) -> dict[str, float]:
         return judged.figures(weights) | judged.losses(weights)
 
-    once = _plain(both(None))
+    once = _plain(both(None)) | dict.fromkeys(unsaid)
     intervals = {name: _ends(ends) for name, ends in bootstrap(both, covered.groups, seed=seed).items()}
     for name, held in (("false_positive_rate", reals), ("recall", ~reals)):
         intervals[name] = _ends(rate_interval(judged.flagged[held], covered.groups[held]))
-    intervals |= dict.fromkeys(_without_interval(covered))
-    if len(set(covered.groups[reals].tolist())) < STRICT_GROUPS:
-        once["tpr_at_fpr_0_1"] = intervals["tpr_at_fpr_0_1"] = None
-        every["tpr_at_fpr_0_1"] = math.nan
-    return found | once | judged.without_intervals() | {"intervals": intervals, "all": _plain(every)}
+    intervals |= dict.fromkeys([*_without_interval(covered), *unsaid])
+    return found | once | judged.without_intervals() | {"intervals": intervals, "all": every}
 
 
 def _without_interval(items: Items) -> list[str]:

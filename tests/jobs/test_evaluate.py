@@ -197,6 +197,17 @@ def test_few_people_give_figures_and_no_intervals(command: Command, crops: Path,
     assert found["intervals"]["recall"] is not None, "shares of flagged items are exact for any number"
 
 
+def test_videos_without_a_face_can_be_sliced_by_its_size(
+    command: Command, seeded: Path, tmp_path: Path
+) -> None:
+    for label in ("real", "fake"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "broken.mp4").write_bytes(bytes(5000))
+    words = ("--weights", seeded, "--address", "in-process", "--no-robustness", "--slice-by", "face_px")
+    found = _evaluated(command, tmp_path, *words)
+    assert (found["video"]["coverage"], found["slices"]) == (0.0, [])
+
+
 @pytest.mark.xdist_group("s3")
 def test_videos_may_lie_on_s3(command: Command, seeded: Path, tmp_path: Path, bucket: str) -> None:
     data = make_toy_set(tmp_path / "data", videos=4)
